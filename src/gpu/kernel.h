@@ -1,0 +1,57 @@
+/* kernel: WGSL source -> pipeline -> dispatch. tools/embed turns kernels/ *.wgsl into the tables of
+ * build/gen/kernels.h; kernel.c assembles a kernel's source for the tensor formats at hand,
+ * compiles it once, and memoises bind groups by call order.
+ *
+ * Flow: gpu.h below, model/ops_gpu.c above. */
+#ifndef CARAT_KERNEL_H
+#define CARAT_KERNEL_H
+
+#include "gpu/gpu.h"
+
+/* One .wgsl file as tools/embed found it. */
+typedef struct kernel {
+    const char *name;            /* "matvec" */
+    const char *source;          /* WGSL without its libraries */
+    const char *const *includes; /* NULL-terminated sources of lib/ files that it names */
+    uint32_t n_format; /* how many tensor formats (A, B, C) it is instantiated for: 0..3 */
+    uint32_t n_binding;
+    uint8_t bindings[GPU_MAX_BINDINGS]; /* gpu_binding_kind */
+    uint32_t args_bytes;                /* sizeof its Args struct, a multiple of 16 */
+    const struct kernel *subgroup;      /* variant for adapters with subgroups, or NULL */
+    const struct kernel *f16;           /* variant for adapters with shader-f16, or NULL */
+} kernel;
+
+/* Compiled pipelines and call memos of one device. */
+typedef struct kernel_cache kernel_cache;
+
+kernel_cache *kernel_cache_create(gpu *g, carat_error *err);
+void kernel_cache_free(kernel_cache *c);
+
+/* A recorded sequence of calls (a decode step, a prefill chunk), memoised by call order: while the
+ * i-th call repeats the i-th call of last time, its bind group and its arguments are reused and
+ * nothing is allocated. */
+typedef struct kernel_steps kernel_steps;
+
+kernel_steps *kernel_steps_create(kernel_cache *c, uint32_t max_calls, carat_error *err);
+void kernel_steps_free(kernel_steps *s);
+/* Forgets views of buffers that are about to be freed. */
+void kernel_steps_forget(kernel_steps *s);
+void kernel_begin(kernel_steps *s); /* back to call 0 */
+
+typedef struct kernel_call {
+    const kernel *kernel;
+    uint32_t formats[3];           /* quant_type of A, B, C */
+    const gpu_constant *constants; /* [n_constant] overrides; compared by value */
+    uint32_t n_constant;
+    const void *args;                     /* [kernel->args_bytes] goes to binding 0 */
+    gpu_view views[GPU_MAX_BINDINGS - 1]; /* bindings 1.. */
+    uint32_t x, y, z;                     /* workgroups; 0 counts as 1 */
+} kernel_call;
+
+/* Records a dispatch. After the first failure (kept in the steps) every later call is a no-op;
+ * kernel_end() reports it, so that a forward pass can be written one line a dispatch. */
+void kernel_run(kernel_steps *s, const kernel_call *call);
+bool kernel_end(kernel_steps *s, carat_error *err);
+uint32_t kernel_calls(const kernel_steps *s); /* dispatches since kernel_begin() */
+
+#endif

@@ -1,0 +1,133 @@
+/* text_gpu: the fast twin of text_cpu.c. Same stages, same names, fused for the device: decode_gpu.c
+ * runs one token in at most 7 dispatches a dense layer, prefill_gpu.c a chunk of the prompt with
+ * tiled matmuls, moe_gpu.c the experts of both.
+ *
+ * Nothing here waits: a run is submitted, its results are read back with gpu_read().
+ *
+ * Flow: model/weights.c and gpu/upload.c before; session.c after. */
+#ifndef CARAT_TEXT_GPU_H
+#define CARAT_TEXT_GPU_H
+
+#include "gpu/kernel.h"
+#include "model/model.h"
+
+#define TEXT_GPU_CHUNK      512u /* tokens of a prefill chunk, at most */
+#define TEXT_GPU_CANDIDATES 256u /* logits that come back from a step */
+#define TEXT_GPU_SCORE_ROWS 32u  /* rows of logits at a time while scoring */
+
+/* What changes with every step; binding 1 of the kernels that ask for it (lib/step.wgsl). */
+typedef struct step_uniform {
+    uint32_t pos;                             /* of the first token of this run */
+    uint32_t n_tok;                           /* tokens of this run */
+    uint32_t n_split_sliding, n_split_global; /* workgroups along the keys in decode attention */
+} step_uniform;
+
+/* K and V of one owning layer: f16 pairs, [n_slot, n_kv * head_dim] each. Position p is in slot
+ * p % n_slot: n_slot = window for sliding layers (a ring), n_ctx for global ones. */
+typedef struct kv_gpu {
+    gpu_buffer k, v;
+    uint32_t n_slot, row_bytes;
+} kv_gpu;
+
+typedef struct text_gpu {
+    const model *model;
+    gpu *gpu;
+    kernel_cache *cache;
+    kernel_steps *decode, *prefill; /* memoised call sequences */
+    uint32_t n_ctx, n_chunk;        /* n_chunk <= TEXT_GPU_CHUNK */
+    kv_gpu kv[MODEL_MAX_LAYERS];    /* of owners */
+    /* Prefill's window of a sliding layer: the ring's tokens in order, then the chunk's.
+     * [0] for most layers, [1] for the donor of the shared ones, whose keys must last. */
+    gpu_buffer stage_k[2], stage_v[2];
+    /* Inputs of a run, written before it. */
+    gpu_buffer step;                      /* step_uniform */
+    gpu_buffer ids;                       /* [n_chunk] u32 */
+    gpu_buffer rope_sliding, rope_global; /* [n_chunk, n_rot, 2] f32 */
+    gpu_buffer ple_token; /* [n_chunk, n_layer * n_ple] f32: scaled rows of the table;
+                                       in prefill rows of n_owner * n_ple unless all layers run */
+    /* Values of a run, f32. */
+    gpu_buffer x[2];      /* [n_chunk, n_embd] residual stream, ping-pong */
+    gpu_buffer norm;      /* [n_chunk, n_embd] */
+    gpu_buffer qkv;       /* decode: [q, k, v] raw rows of one token */
+    gpu_buffer q, k, v;   /* prefill: [n_chunk, n_head * head_dim], [n_chunk, n_kv * head_dim] */
+    gpu_buffer attn;      /* [n_chunk, n_head * head_dim]; decode: partial results of the splits */
+    gpu_buffer attn_stat; /* decode: maximum and sum of each split */
+    gpu_buffer attn_out;  /* [n_chunk, n_embd] */
+    gpu_buffer act;       /* [n_chunk, n_ff] gelu(gate) * up */
+    gpu_buffer ffn_out;   /* [n_chunk, n_embd] */
+    gpu_buffer ple_proj;  /* [n_chunk, n_layer * n_ple] projection of the embedding, raw */
+    gpu_buffer ple_gate;  /* [n_chunk, n_ple] */
+    gpu_buffer ple_out;   /* [n_chunk, n_embd] */
+    gpu_buffer logits;    /* [max(1, TEXT_GPU_SCORE_ROWS), n_vocab] */
+    gpu_buffer topk;      /* candidates: u32 count, f32 logsumexp, ..., then (id, logit) pairs */
+    gpu_buffer topk_work; /* histogram */
+    float *rope_host, *ple_host; /* staging for the inputs above */
+    uint32_t x_at;               /* which x holds the residual stream now */
+    struct moe_gpu *moe;         /* moe_gpu.c's own buffers, or NULL */
+    arena *memory;
+} text_gpu;
+
+/* ---- text_gpu.c ---- */
+
+/* Weights must be on the device (weight.tiles, weights.vector_buffer). */
+bool text_gpu_create(const model *m, gpu *g, kernel_cache *cache, uint32_t n_ctx, text_gpu **out,
+                     carat_error *err);
+void text_gpu_free(text_gpu *t);
+/* Bytes that text_gpu_create() will take: fixed and for each token of context. */
+void text_gpu_memory(const model *m, uint64_t *kv_fixed, uint64_t *kv_token, uint64_t *scratch);
+
+/* Submits a run of ids [n_tok] at pos.. With `head` the last token's logits are computed and its
+ * candidates selected; read them with text_gpu_read(). n_tok <= n_chunk. */
+bool text_gpu_run(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos, bool head,
+                  carat_error *err);
+/* Starts reading the candidates (all = false) or all logits [n_vocab] (all = true). */
+gpu_ticket text_gpu_read(text_gpu *t, bool all, carat_error *err);
+size_t text_gpu_read_bytes(const text_gpu *t, bool all);
+/* Unpacks what text_gpu_read(false) brought: candidates [<= TEXT_GPU_CANDIDATES], best first. *lse:
+ * log of the sum of exp of all logits. Returns their number; 0: too many ties, read all. */
+uint32_t text_gpu_candidates(const text_gpu *t, const void *bytes, candidate *out, float *lse);
+/* Scoring: submits a run in which every layer runs for every token; afterwards the log-probability
+ * of ids[i + 1] given ids[..i] is at row i. targets [n_tok]: -1 for none. Read [n_tok] f32 with
+ * text_gpu_read_scores(). */
+bool text_gpu_score(text_gpu *t, const int32_t *ids, const int32_t *targets, uint32_t n_tok,
+                    uint32_t pos, carat_error *err);
+gpu_ticket text_gpu_read_scores(text_gpu *t, uint32_t n_tok, carat_error *err);
+/* Copies of the rings at a position, so that a conversation can go back to it. */
+typedef struct kv_snapshot {
+    gpu_buffer buffer;
+    uint32_t pos;
+} kv_snapshot;
+bool text_gpu_snapshot(text_gpu *t, uint32_t pos, kv_snapshot *out, carat_error *err);
+void text_gpu_rewind(text_gpu *t, const kv_snapshot *snapshot);
+/* Whether the rings still hold what a step at `pos` needs when `length` tokens were run. */
+bool text_gpu_can_rewind(const text_gpu *t, uint32_t length, uint32_t pos);
+/* KV of positions [0, n) for saving: piece by piece, in a fixed order of layers. */
+typedef struct kv_piece {
+    gpu_buffer buffer;
+    uint64_t size;
+} kv_piece;
+uint32_t text_gpu_kv_pieces(const text_gpu *t, uint32_t n, kv_piece *out); /* [2 * n_layer] */
+
+/* ---- decode_gpu.c ---- */
+
+/* Layers [first, n_layer) for one token, whose residual stream is row `row` of x[x_at]. */
+void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t row);
+/* Final norm, logits, candidates. */
+void decode_gpu_head(text_gpu *t, kernel_steps *s);
+
+/* ---- prefill_gpu.c ---- */
+
+/* Embedding (of ids), PLE inputs and layers [0, n_run) for all n_tok tokens at pos; K and V end up
+ * in t->kv. The residual stream [n_tok, n_embd] is left in x[x_at]. */
+void prefill_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t n_tok, uint32_t pos, uint32_t n_run);
+
+/* ---- moe_gpu.c ---- */
+
+bool moe_gpu_create(text_gpu *t, carat_error *err);
+void moe_gpu_free(text_gpu *t);
+/* The feed-forward part of layer il for n_tok tokens: reads y (after attention, residual added,
+ * [n_tok, n_embd]), writes rmsw(dense) + rmsw(experts) to ffn_out; the caller goes on with
+ * post_ffn_norm and the residual. */
+void moe_gpu_ffn(text_gpu *t, kernel_steps *s, uint32_t il, gpu_buffer y, uint32_t n_tok);
+
+#endif
