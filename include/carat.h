@@ -66,6 +66,11 @@ void carat_device_close(carat_device *dev);
 /* The adapter's name, e.g. "NVIDIA H200 (Vulkan)" or "CPU reference". Lives as long as dev. */
 const char *carat_device_name(const carat_device *dev);
 bool carat_device_is_gpu(const carat_device *dev);
+/* Measured read bandwidth of the device's memory (of the host's for the CPU), bytes a second; 0 on
+ * an error. Takes up to a second and some device memory, which it gives back. Native only. */
+double carat_device_bandwidth(carat_device *dev, carat_error *err);
+/* The most device memory in use at once since the device was opened; 0 for the CPU. */
+uint64_t carat_device_peak_bytes(const carat_device *dev);
 
 /* ---- engine: one model -------------------------------------------------------------------- */
 
@@ -170,6 +175,7 @@ struct carat_chat_desc {
     const carat_sampling *sampling; /* NULL: the defaults */
     uint32_t n_logprobs; /* report each token's log-probability and this many alternatives, <= 20;
                             CARAT_LOGPROBS_TOKEN_ONLY asks for the token's own only */
+    bool ignore_stop;    /* benchmarks: do not end at a stop token */
 };
 #define CARAT_LOGPROBS_TOKEN_ONLY 255u
 
