@@ -1,9 +1,12 @@
-# carat: make [all|test|check|bench|fuzz|clean]  config=debug|release|sanitize|coverage  CC=gcc|clang
+# carat. Targets: all test check bench synth fuzz coverage install uninstall clean
+#   config=release|debug|sanitize|coverage   CC=gcc|clang   PREFIX=/usr/local   FUZZ_SECONDS=60
+# Every compiler and config has its own folder, build/CC-CONFIG; build/carat is the last one built.
 config ?= release
-CC     ?= gcc
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+FUZZ_SECONDS ?= 60
+PREFIX       ?= /usr/local
 
 O     := build/$(notdir $(CC))-$(config)
 GEN   := build/gen
@@ -14,49 +17,134 @@ LIBS  := -lm -ldl -lpthread
 
 flags_release  := -O2
 flags_debug    := -O0
-flags_sanitize := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
+flags_sanitize := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
+                  -fno-sanitize-recover=undefined
 flags_coverage := -O0 --coverage
-FLAGS += $(flags_$(config))
+flags_fuzz     := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+                  -fno-sanitize-recover=undefined
+ifeq ($(filter $(config),release debug sanitize coverage fuzz),)
+$(error config=$(config): there are release, debug, sanitize and coverage)
+endif
+FLAGS += $(flags_$(config)) $(CFLAGS)
 
-LIB_SRC  := $(filter-out src/gpu/gpu_web.c,$(wildcard src/*/*.c))
+# Without Dawn's header (tools/deps.sh fetches it) carat is built for the CPU alone.
+SKIP := src/gpu/gpu_web.c \
+        $(if $(wildcard .deps/webgpu/webgpu.h),src/gpu/gpu_none.c,src/gpu/gpu_dawn.c)
+DAWN := $(wildcard .deps/libwebgpu_wrapper.so)
+
+LIB_SRC  := $(filter-out $(SKIP),$(wildcard src/*/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(O)/%.o) $(O)/gen/kernels.o
 CLI_OBJ  := $(patsubst %.c,$(O)/%.o,$(wildcard cli/*.c))
 TESTS    := $(patsubst tests/%.c,$(O)/%,$(wildcard tests/test_*.c))
+SCRIPTS  := $(wildcard tests/test_*.sh)
+FUZZERS  := $(patsubst tests/%.c,$(O)/%,$(wildcard tests/fuzz_*.c))
+# What several tests share: every other .c in tests/, linked where it is used.
+HELP_OBJ := $(patsubst %.c,$(O)/%.o,$(filter-out tests/test_%.c tests/fuzz_%.c,$(wildcard tests/*.c)))
 KERNELS  := $(wildcard kernels/*.wgsl kernels/lib/*.wgsl)
 
-all: $(O)/carat
+all: $(O)/carat $(if $(DAWN),$(O)/libwebgpu_wrapper.so)
 	@ln -sfn $(notdir $(O))/carat build/carat
 
 $(O)/carat: $(CLI_OBJ) $(O)/libcarat.a
-	$(CC) $(FLAGS) -o $@ $^ $(LIBS) -ledit
+	$(CC) $(FLAGS) -o $@ $(CLI_OBJ) $(O)/libcarat.a $(LIBS) -ledit
 
-$(O)/libcarat.a: $(LIB_OBJ)
+$(O)/libwebgpu_wrapper.so: $(DAWN) | $(O)/flags
+	@ln -sfn ../../$(DAWN) $@
+
+$(O)/libcarat.a: $(LIB_OBJ) $(O)/flags
 	@rm -f $@
-	ar rcs $@ $^
+	ar rcs $@ $(LIB_OBJ)
 
-$(O)/%.o: %.c | $(GEN)/kernels.h
+$(O)/%.o: %.c $(O)/flags | $(GEN)/kernels.h
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -MMD -MP -c -o $@ $<
 
-$(O)/gen/%.o: $(GEN)/%.c
+$(O)/gen/%.o: $(GEN)/%.c $(O)/flags
 	@mkdir -p $(@D)
 	$(CC) $(FLAGS) -c -o $@ $<
 
 $(GEN)/kernels.h $(GEN)/kernels.c &: tools/embed.c $(KERNELS)
 	@mkdir -p $(GEN)
-	$(CC) -std=c17 -D_GNU_SOURCE -O1 $(WARN) -o $(GEN)/embed tools/embed.c
+	cc -std=c17 -D_GNU_SOURCE -O1 $(WARN) -o $(GEN)/embed tools/embed.c
 	$(GEN)/embed kernels $(GEN)/kernels.h $(GEN)/kernels.c
 
-# Tests: one program a file, each with cmocka.
-$(O)/test_%: $(O)/tests/test_%.o $(O)/libcarat.a
+# Holds the command line and the list of sources; when either changes, all is built again.
+STAMP := $(CC) $(FLAGS) $(LIB_SRC)
+$(O)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(STAMP)' | cmp -s - $@ || echo '$(STAMP)' >$@
+
+# ---- tests: one program a file, each with cmocka ----
+
+$(O)/test_%: $(O)/tests/test_%.o $(O)/tests/help.a $(O)/libcarat.a
 	$(CC) $(FLAGS) -o $@ $^ $(LIBS) -lcmocka
 
+$(O)/tests/help.a: $(HELP_OBJ) $(O)/flags
+	@mkdir -p $(@D)
+	@rm -f $@
+	@ar rcs $@ $(HELP_OBJ)
+
 test: $(TESTS) all
-	tests/run.sh $(TESTS)
+	tests/run.sh $(O)/carat $(TESTS) $(SCRIPTS)
+
+programs: $(TESTS) all
+
+# Those that are quick under a sanitizer: no shaders, no whole forward passes.
+SLOW := $(addprefix $(O)/,test_gpu test_kernels test_golden_cpu test_golden_gpu)
+test-fast: $(TESTS) all
+	tests/run.sh $(O)/carat $(filter-out $(SLOW),$(TESTS))
+
+check:
+	tools/check.sh
+
+bench: all
+	build/carat bench nano
+
+synth: build/synth
+build/synth: tools/synth.c
+	@mkdir -p $(@D)
+	cc -std=c17 -D_GNU_SOURCE -O2 $(WARN) -o $@ $< -lm
+
+# ---- fuzzing: clang's libFuzzer, FUZZ_SECONDS each, seeds in tests/seeds/NAME ----
+
+fuzz:
+	$(MAKE) CC=clang config=fuzz fuzz-run
+
+fuzz-programs: $(FUZZERS)
+
+fuzz-run: $(FUZZERS)
+	tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZERS)
+
+$(O)/fuzz_%: $(O)/tests/fuzz_%.o $(O)/libcarat.a
+	$(CC) $(FLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+
+# ---- coverage: the tests under gcov, then lines covered by file ----
+
+coverage:
+	$(MAKE) CC=gcc config=coverage test
+	tools/coverage.sh build/gcc-coverage
+
+# ---- install ----
+
+# The program looks for Dawn's library and the nano model where `install` puts them.
+install: all
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include share/carat share/man/man1)
+	install -m 755 $(O)/carat $(DESTDIR)$(PREFIX)/bin/carat
+	install -m 644 $(O)/libcarat.a $(DESTDIR)$(PREFIX)/lib/libcarat.a
+	install -m 644 include/carat.h $(DESTDIR)$(PREFIX)/include/carat.h
+	install -m 644 models/nano.gguf $(DESTDIR)$(PREFIX)/share/carat/nano.gguf
+	install -m 644 docs/carat.1 $(DESTDIR)$(PREFIX)/share/man/man1/carat.1
+	$(if $(DAWN),install -d $(DESTDIR)$(PREFIX)/lib/carat)
+	$(if $(DAWN),install -m 755 $(DAWN) $(DESTDIR)$(PREFIX)/lib/carat/libwebgpu_wrapper.so)
+
+uninstall:
+	cd $(DESTDIR)$(PREFIX) && rm -f bin/carat lib/libcarat.a include/carat.h \
+	    share/carat/nano.gguf share/man/man1/carat.1 lib/carat/libwebgpu_wrapper.so
+	-cd $(DESTDIR)$(PREFIX) && rmdir share/carat lib/carat 2>/dev/null
 
 clean:
 	rm -rf build
 
--include $(shell find build -name '*.d' 2>/dev/null)
-.PHONY: all test clean
+-include $(shell find $(O) -name '*.d' 2>/dev/null)
+.PHONY: all test test-fast programs check bench synth fuzz fuzz-run fuzz-programs coverage install uninstall clean FORCE
 .SECONDARY:

@@ -1,0 +1,98 @@
+#!/bin/sh
+# Everything that is checked before a change goes in. Installs what is missing first (Debian or
+# Ubuntu, as root or with sudo). The last line is "N passed, N failed[, N skipped]"; the exit
+# status says the same. Logs are in build/log/.
+set -u
+cd "$(dirname "$0")" || exit 1
+mkdir -p build/log
+jobs=$(nproc)
+fuzz_seconds=${FUZZ_SECONDS:-12}
+passed=0
+failed=0
+skipped=0
+
+say() { echo "test: $*"; }
+
+# count FILE: adds the numbers of its last "N passed, N failed" line; fails when there is none.
+count() {
+    last=$(grep -aE '^[0-9]+ passed, [0-9]+ failed' "$1" | tail -n 1)
+    [ -n "$last" ] || return 1
+    passed=$((passed + $(echo "$last" | sed 's/ passed.*//')))
+    failed=$((failed + $(echo "$last" | sed 's/.*passed, \([0-9]*\) failed.*/\1/')))
+    case $last in
+    *skipped*) skipped=$((skipped + $(echo "$last" | sed 's/.*, \([0-9]*\) skipped.*/\1/'))) ;;
+    esac
+}
+
+# step NAME COMMAND...: one thing that passes or fails; shows the end of its output on failure.
+step() {
+    name=$1
+    shift
+    log=build/log/$name.log
+    start=$(date +%s)
+    if "$@" >"$log" 2>&1; then
+        passed=$((passed + 1))
+        say "$name: ok ($(($(date +%s) - start)) s)"
+    else
+        failed=$((failed + 1))
+        tail -n 40 "$log"
+        say "$name: FAILED ($log)"
+        return 1
+    fi
+}
+
+# suite NAME COMMAND...: a command whose last line counts its own tests.
+suite() {
+    name=$1
+    shift
+    log=build/log/$name.log
+    say "$name"
+    "$@" >"$log" 2>&1
+    status=$?
+    sed 's/^/    /' "$log" | grep -av 'make\[' | tail -n 150
+    before=$failed
+    if ! count "$log" || { [ $status -ne 0 ] && [ $failed -eq $before ]; }; then
+        failed=$((failed + 1))
+        say "$name: FAILED ($log)"
+    fi
+}
+
+# Builds everything and fails on a warning, too.
+strict() {
+    make -j"$jobs" "$@" programs >build/log/strict.tmp 2>&1
+    status=$?
+    cat build/log/strict.tmp
+    [ $status -eq 0 ] && ! grep -q 'warning:' build/log/strict.tmp
+}
+
+can_fuzz() {
+    echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n > 9; }' |
+        clang -fsanitize=fuzzer,address,undefined -x c -o build/log/can_fuzz - 2>/dev/null
+}
+
+say "dependencies"
+tools/deps.sh test || {
+    echo "0 passed, 1 failed"
+    exit 1
+}
+step build-gcc strict CC=gcc && suite tests make -s CC=gcc test
+step check make -s check
+step build-clang strict CC=clang
+step build-sanitize make -j"$jobs" CC=gcc config=sanitize programs &&
+    suite sanitize make -s CC=gcc config=sanitize test-fast
+if ls tests/fuzz_*.c >/dev/null 2>&1; then
+    if can_fuzz; then
+        step build-fuzz make -j"$jobs" CC=clang config=fuzz fuzz-programs &&
+            suite fuzz make -s CC=clang config=fuzz FUZZ_SECONDS="$fuzz_seconds" fuzz-run
+    else
+        say "FUZZING IS SKIPPED: clang cannot link with -fsanitize=fuzzer here"
+        skipped=$((skipped + 1))
+    fi
+fi
+
+if [ $skipped -gt 0 ]; then
+    echo "$passed passed, $failed failed, $skipped skipped"
+else
+    echo "$passed passed, $failed failed"
+fi
+[ $failed -eq 0 ]

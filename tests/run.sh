@@ -1,0 +1,78 @@
+#!/bin/sh
+# Runs tests and sums up: tests/run.sh CARAT TEST...
+# A TEST is a cmocka program or a script (test_*.sh, which gets the carat program as $1 and ends
+# with "N passed, N failed"). A test that crashes or runs longer than TEST_TIMEOUT seconds (300)
+# counts as failed. GPU tests run on SwiftShader, a GPU in software, when Chromium has brought it;
+# with TEST_GPU=real on whatever the machine has. The last line is "N passed, N failed".
+set -u
+cd "$(dirname "$0")/.." || exit 1
+carat=$1
+shift
+swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
+if [ "${TEST_GPU:-swiftshader}" = swiftshader ]; then
+    if [ -f $swiftshader ]; then
+        export VK_DRIVER_FILES=$swiftshader VK_ICD_FILENAMES=$swiftshader
+    else
+        echo "NO SWIFTSHADER ($swiftshader): tests of the GPU kernels run only if there is a GPU"
+    fi
+fi
+export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}"
+export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}"
+export LSAN_OPTIONS="${LSAN_OPTIONS:-suppressions=tests/lsan.supp:print_suppressions=0}"
+
+log=$(mktemp) || exit 1
+trap 'rm -f "$log"' EXIT
+passed=0
+failed=0
+skipped=0
+
+# Sums the numbers of the lines in the log that match $1.
+sum() {
+    awk -v re="$1" '
+        $0 ~ re { for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+$/) { n += $i; break } }
+        END { print n + 0 }' "$log"
+}
+
+for test in "$@"; do
+    start=$(date +%s%N)
+    case $test in
+    *.sh)
+        timeout -k 5 "${TEST_TIMEOUT:-300}" "$test" "$carat" >"$log" 2>&1
+        status=$?
+        last=$(tail -n 1 "$log")
+        p=$(echo "$last" | sed -n 's/^\([0-9]*\) passed.*/\1/p')
+        f=$(echo "$last" | sed -n 's/.* \([0-9]*\) failed.*/\1/p')
+        s=$(echo "$last" | sed -n 's/.* \([0-9]*\) skipped.*/\1/p')
+        p=${p:-0} f=${f:-0} s=${s:-0}
+        ;;
+    *)
+        timeout -k 5 "${TEST_TIMEOUT:-300}" "$test" >"$log" 2>&1
+        status=$?
+        p=$(sum '^\[  PASSED  \] [0-9]+ test')
+        f=$(sum '^\[  FAILED  \] [0-9]+ test')
+        s=$(sum '^\[  SKIPPED \] [0-9]+ test')
+        ;;
+    esac
+    ms=$((($(date +%s%N) - start) / 1000000))
+    note=
+    [ $status -eq 124 ] && note=" TIMED OUT"
+    [ $status -gt 124 ] && note=" CRASHED (status $status)"
+    if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
+        f=1
+        note="${note:- exit status $status}"
+    fi
+    [ $((p + f + s)) -eq 0 ] && f=1 && note="${note:- ran no tests}"
+    [ "$f" -gt 0 ] && grep -av -e '^\[ RUN ' -e '^\[       OK' "$log" | tail -n 80
+    printf '%-28s %4d passed' "$(basename "$test")" "$p"
+    [ "$f" -gt 0 ] && printf ', %d FAILED' "$f"
+    [ "$s" -gt 0 ] && printf ', %d skipped' "$s"
+    printf '  %d.%02d s%s\n' $((ms / 1000)) $((ms % 1000 / 10)) "$note"
+    [ "$s" -gt 0 ] && grep -a -i 'skip' "$log" | sed 's/^/    /' | head -n 20
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+done
+if [ $skipped -gt 0 ]; then
+    echo "$passed passed, $failed failed, $skipped skipped"
+else
+    echo "$passed passed, $failed failed"
+fi
+[ $failed -eq 0 ]

@@ -1,0 +1,137 @@
+#!/bin/sh
+# Brings what carat needs: Debian packages, and Dawn (WebGPU for native programs) from npm.
+#   tools/deps.sh         to build and run
+#   tools/deps.sh test    to run the tests and fuzzers as well
+# Changes nothing, and needs no network, when everything is there. What is downloaded, and its
+# sha256, is written in package.json under "downloads".
+set -u
+cd "$(dirname "$0")/.." || exit 1
+for_tests=no
+[ "${1:-}" = test ] && for_tests=yes
+
+say() { echo "deps: $*"; }
+have() { command -v "$1" >/dev/null 2>&1; }
+header() { echo "#include <$1>" | gcc -E -o /dev/null - 2>/dev/null; }
+clang_links() { # does clang link a program with these flags?
+    echo 'int main(void) { return 0; }' | clang "$@" -x c -o /dev/null - 2>/dev/null
+}
+
+# Dawn is there, or this machine has none to get (only x86_64 is published for Linux).
+dawn_done() {
+    [ -f .deps/webgpu/webgpu.h ] && [ -f .deps/libwebgpu_wrapper.so ]
+}
+dawn_exists() { [ "$(uname -m)" = x86_64 ] && [ "$(uname -s)" = Linux ]; }
+
+# ---- what is missing ----
+
+need=    # carat cannot be built or tested without these
+optional= # something is skipped without these
+have gcc || need="$need gcc libc6-dev"
+have make || need="$need make"
+if have gcc; then
+    header stdio.h || need="$need libc6-dev"
+    header histedit.h || need="$need libedit-dev"
+else
+    need="$need libedit-dev"
+fi
+if ! dawn_done && dawn_exists; then
+    have npm || optional="$optional nodejs npm"
+    have tar || need="$need tar"
+fi
+ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1' || /sbin/ldconfig -p 2>/dev/null |
+    grep -q 'libvulkan\.so\.1' || optional="$optional libvulkan1"
+if [ $for_tests = yes ]; then
+    { have gcc && echo '#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>' | gcc -E -o /dev/null - 2>/dev/null; } || need="$need libcmocka-dev"
+    have clang || need="$need clang"
+    { have clang && clang_links -fopenmp; } || need="$need libomp-dev"
+    { have clang && clang_links -fsanitize=address; } || optional="$optional libclang-rt-dev"
+    have clang-format || optional="$optional clang-format"
+    # Chromium brings SwiftShader, a GPU in software, for the tests of the GPU kernels.
+    [ -f /usr/lib/chromium/vk_swiftshader_icd.json ] || optional="$optional chromium"
+fi
+
+# ---- packages ----
+
+root=
+[ "$(id -u)" -eq 0 ] || root=sudo
+
+install_packages() { # install_packages "what for" PACKAGE...
+    why=$1
+    shift
+    say "installing $* ($why)"
+    # shellcheck disable=SC2086 # $root is empty or "sudo"
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        "$@" >.deps/apt.log 2>&1
+}
+
+if [ -n "$need$optional" ]; then
+    mkdir -p .deps
+    if ! have apt-get; then
+        say "this is not Debian or Ubuntu; missing here:$need$optional"
+        [ -z "$need" ] || exit 1
+    elif [ -n "$root" ] && ! have sudo; then
+        say "missing:$need$optional; run this as root, or install them"
+        [ -z "$need" ] || exit 1
+    else
+        say "apt-get update"
+        # shellcheck disable=SC2086
+        $root apt-get update -qq >.deps/apt.log 2>&1 || say "apt-get update failed; trying anyway"
+        if [ -n "$need" ]; then
+            # shellcheck disable=SC2086 # a list of words
+            if ! install_packages required $need; then
+                tail -n 5 .deps/apt.log
+                say "FAILED: could not install:$need"
+                exit 1
+            fi
+        fi
+        for package in $optional; do
+            # Where the package was split, its versioned name: clang 14 -> libclang-rt-14-dev.
+            if [ "$package" = libclang-rt-dev ]; then
+                v=$(clang -dumpversion | cut -d. -f1)
+                apt-cache show "libclang-rt-$v-dev" >/dev/null 2>&1 && package=libclang-rt-$v-dev
+            fi
+            install_packages optional "$package" ||
+                say "GOING ON WITHOUT $package: it could not be installed"
+        done
+    fi
+fi
+
+# ---- Dawn ----
+
+# fetch KEY: the package named downloads[KEY] in package.json, its one file to where that says.
+fetch() {
+    # shellcheck disable=SC2046 # four words, none with spaces
+    set -- $(node -p 'const d = require("./package.json").downloads[process.argv[1]];
+                      [d.package, d.sha256, d.file, d.to].join(" ")' "$1")
+    [ $# -eq 4 ] || return 1
+    say "fetching $1 from npm"
+    rm -rf .deps/fetch && mkdir -p .deps/fetch "$(dirname "$4")" || return 1
+    if ! (cd .deps/fetch && npm pack --silent --ignore-scripts "$1" >npm.log 2>&1); then
+        tail -n 3 .deps/fetch/npm.log
+        return 1
+    fi
+    if ! echo "$2  $(echo .deps/fetch/*.tgz)" | sha256sum -c --quiet >/dev/null 2>&1; then
+        say "$1: the sha256 is not the expected $2"
+        return 1
+    fi
+    tar -xzf .deps/fetch/*.tgz -C .deps/fetch "$3" && mv -f ".deps/fetch/$3" "$4" || return 1
+    rm -rf .deps/fetch
+}
+
+if dawn_done; then
+    :
+elif ! dawn_exists; then
+    say "NO GPU SUPPORT: Dawn is published for Linux on x86_64, this is $(uname -sm); CPU only"
+elif ! have npm; then
+    say "NO GPU SUPPORT: npm is missing, so Dawn was not fetched; CPU only"
+elif fetch "dawn-$(uname -m)" && fetch webgpu.h; then
+    say "Dawn is in .deps/"
+else
+    rm -rf .deps/fetch .deps/webgpu .deps/libwebgpu_wrapper.so
+    say "NO GPU SUPPORT: Dawn could not be fetched; this build runs on the CPU only"
+fi
+exit 0
