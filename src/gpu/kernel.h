@@ -11,15 +11,27 @@
 /* One .wgsl file as tools/embed found it. */
 typedef struct kernel {
     const char *name;            /* "matvec" */
+    const char *enables;         /* WGSL directives, which must come first */
     const char *source;          /* WGSL without its libraries */
     const char *const *includes; /* NULL-terminated sources of lib/ files that it names */
-    uint32_t n_format; /* how many tensor formats (A, B, C) it is instantiated for: 0..3 */
+    uint32_t n_format;           /* how many tensor formats (A, B, C) it is made for: 0..3 */
     uint32_t n_binding;
     uint8_t bindings[GPU_MAX_BINDINGS]; /* gpu_binding_kind */
     uint32_t args_bytes;                /* sizeof its Args struct, a multiple of 16 */
     const struct kernel *subgroup;      /* variant for adapters with subgroups, or NULL */
     const struct kernel *f16;           /* variant for adapters with shader-f16, or NULL */
 } kernel;
+
+/* One kernels/lib file, e.g. "Q4_K"; the table of build/gen/kernels.c ends with a NULL name. */
+typedef struct kernel_lib {
+    const char *name, *source;
+} kernel_lib;
+extern const kernel_lib kernel_lib_table[];
+
+/* The variant that this device runs: f16, else subgroup, else the kernel itself. */
+const kernel *kernel_pick(const kernel *k, const gpu_info *info);
+/* The whole WGSL of a kernel for these formats (quant_type of A, B, C), appended to out. */
+bool kernel_assemble(const kernel *k, const uint32_t *formats, buf *out, carat_error *err);
 
 /* Compiled pipelines and call memos of one device. */
 typedef struct kernel_cache kernel_cache;
@@ -51,6 +63,7 @@ typedef struct kernel_call {
 /* Records a dispatch. After the first failure (kept in the steps) every later call is a no-op;
  * kernel_end() reports it, so that a forward pass can be written one line a dispatch. */
 void kernel_run(kernel_steps *s, const kernel_call *call);
+/* Writes the arguments that changed: call it before gpu_submit() or gpu_read(). */
 bool kernel_end(kernel_steps *s, carat_error *err);
 uint32_t kernel_calls(const kernel_steps *s); /* dispatches since kernel_begin() */
 

@@ -1,0 +1,28 @@
+// reduce4: sums and maxima of four values at once over a workgroup of 256. Every thread gets the
+// result; the memory may be used again at once.
+
+var<workgroup> reduce4_memory: array<vec4<f32>, 256>;
+
+fn workgroup_sum4(v: vec4<f32>, lid: u32) -> vec4<f32> {
+    reduce4_memory[lid] = v;
+    for (var n = 128u; n > 0; n /= 2) {
+        workgroupBarrier();
+        if (lid < n) { reduce4_memory[lid] += reduce4_memory[lid + n]; }
+    }
+    workgroupBarrier();
+    let sum = reduce4_memory[0];
+    workgroupBarrier();
+    return sum;
+}
+
+fn workgroup_max4(v: vec4<f32>, lid: u32) -> vec4<f32> {
+    reduce4_memory[lid] = v;
+    for (var n = 128u; n > 0; n /= 2) {
+        workgroupBarrier();
+        if (lid < n) { reduce4_memory[lid] = max(reduce4_memory[lid], reduce4_memory[lid + n]); }
+    }
+    workgroupBarrier();
+    let most = reduce4_memory[0];
+    workgroupBarrier();
+    return most;
+}

@@ -1,0 +1,10 @@
+// What changes with every step; mirrors step_uniform of src/model/text_gpu.h. A kernel that needs
+// it declares
+//   @group(0) @binding(1) var<uniform> step: Step;
+
+struct Step {
+    pos: u32,             // of the first token of this run
+    n_tok: u32,           // tokens of this run
+    n_split_sliding: u32, // workgroups along the keys in decode attention
+    n_split_global: u32,
+}

@@ -1,0 +1,495 @@
+/* embed: kernels/ *.wgsl -> one C header and one C file.
+ *
+ *     embed KERNEL_DIR OUT.h OUT.c
+ *
+ * For every kernels/NAME.wgsl: its minified source, its bindings, a C mirror of its `struct Args`
+ * and a `kernel` (src/gpu/kernel.h). NAME.subgroup.wgsl and NAME.f16.wgsl are variants of NAME and
+ * must agree with it on Args and bindings. A kernel without a subgroup variant of its own gets one
+ * when a library that it includes has one (lib/reduce.wgsl, lib/reduce.subgroup.wgsl).
+ *
+ * Directives, as comments: `// include: reduce step`, `// formats: A B`. Lines that begin with
+ * `enable` or `requires` are taken out, because they must come before everything else.
+ *
+ * A host tool that runs while carat is built: it prints and exits, and leaves freeing to the exit.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_FILES    256
+#define MAX_BINDINGS 12 /* GPU_MAX_BINDINGS */
+#define MAX_FIELDS   48
+#define MAX_INCLUDES 8
+#define NAME_SIZE    64
+
+typedef struct text {
+    char *data;
+    size_t len, cap;
+} text;
+
+typedef struct field {
+    char name[NAME_SIZE], type[8];
+} field;
+
+typedef struct file {
+    char path[512];
+    char name[NAME_SIZE];    /* "matvec", "reduce.subgroup" */
+    char base[NAME_SIZE];    /* "matvec", "reduce" */
+    char variant[NAME_SIZE]; /* "", "subgroup", "f16" */
+    char *code;              /* comments blanked, line breaks kept */
+    text enables, source;    /* what goes into the C file */
+    char includes[MAX_INCLUDES][NAME_SIZE];
+    int n_include, n_format;
+    field fields[MAX_FIELDS];
+    int n_field;
+    char bindings[MAX_BINDINGS]; /* 'u', 'r', 'w' */
+    int n_binding;
+} file;
+
+static file *kernels, *libs;
+static int n_kernel, n_lib;
+
+static void die(const file *f, const char *at, const char *fmt, ...)
+    __attribute__((noreturn, format(printf, 3, 4)));
+
+static void die(const file *f, const char *at, const char *fmt, ...) {
+    int line = 1;
+    if (f && f->code && at)
+        for (const char *p = f->code; p < at; p++) line += *p == '\n';
+    fprintf(stderr, "%s:%d: ", f ? f->path : "embed", line);
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+static void *take(size_t n, size_t size) {
+    void *p = calloc(n, size);
+    if (!p) die(NULL, NULL, "out of memory");
+    return p;
+}
+
+static void put(text *t, const char *s, size_t n) {
+    if (t->len + n + 1 > t->cap) {
+        t->cap = (t->len + n + 1) * 2;
+        t->data = realloc(t->data, t->cap);
+        if (!t->data) die(NULL, NULL, "out of memory");
+    }
+    memcpy(t->data + t->len, s, n);
+    t->len += n;
+    t->data[t->len] = 0;
+}
+
+static char *read_whole(const char *path) {
+    FILE *in = fopen(path, "rb");
+    if (!in) die(NULL, NULL, "cannot open %s", path);
+    text t = {0};
+    char piece[4096];
+    for (size_t n; (n = fread(piece, 1, sizeof piece, in)) > 0;) put(&t, piece, n);
+    put(&t, "", 0);
+    if (ferror(in) || strlen(t.data) != t.len) die(NULL, NULL, "cannot read %s as text", path);
+    fclose(in);
+    return t.data;
+}
+
+/* ---- reading a file ------------------------------------------------------------------------ */
+
+static bool name_char(char c) { return isalnum((unsigned char)c) || c == '_'; }
+
+static const char *skip_blank(const char *p) {
+    while (isspace((unsigned char)*p)) p++;
+    return p;
+}
+
+/* Copies an identifier (letters, digits, _ and those in `extra`); returns what follows it. */
+static const char *read_name(const file *f, const char *p, const char *extra, char out[NAME_SIZE]) {
+    size_t n = 0;
+    p = skip_blank(p);
+    while (name_char(p[n]) || (p[n] && strchr(extra, p[n]))) n++;
+    if (n == 0 || n >= NAME_SIZE) die(f, p, "a name is expected here");
+    memcpy(out, p, n);
+    out[n] = 0;
+    return p + n;
+}
+
+static const char *expect(const file *f, const char *p, const char *what) {
+    p = skip_blank(p);
+    if (strncmp(p, what, strlen(what)) != 0) die(f, p, "`%s` is expected here", what);
+    return p + strlen(what);
+}
+
+/* A comment's text up to the line's end, if it is a directive. */
+static void read_directive(file *f, const char *comment, const char *at) {
+    char word[NAME_SIZE];
+    bool include = strncmp(comment, " include:", 9) == 0;
+    if (!include && strncmp(comment, " formats:", 9) != 0) return;
+    const char *end = strchr(comment, '\n'), *p = comment + 9;
+    while (p = p + strspn(p, " \t\r"), *p && p != end) {
+        p = read_name(f, p, ".", word);
+        if (include && f->n_include == MAX_INCLUDES) die(f, at, "too many includes");
+        if (include) strcpy(f->includes[f->n_include++], word);
+        if (!include && (word[0] != 'A' + f->n_format || word[1] || f->n_format == 3))
+            die(f, at, "formats must be A, then B, then C");
+        if (!include) f->n_format++;
+    }
+}
+
+/* Overwrites comments with blanks, so that positions still tell the line; obeys directives. */
+static void blank_comments(file *f) {
+    char *p = f->code;
+    while (*p) {
+        if (p[0] == '/' && p[1] == '/') {
+            read_directive(f, p + 2, p);
+            while (*p && *p != '\n') *p++ = ' ';
+        } else if (p[0] == '/' && p[1] == '*') {
+            char *start = p;
+            int depth = 0;
+            do {
+                if (!*p) die(f, start, "this comment does not end");
+                int step = (p[0] == '/' && p[1] == '*') - (p[0] == '*' && p[1] == '/');
+                depth += step;
+                if (step) *p++ = ' ';
+                if (*p != '\n') *p = ' ';
+                p++;
+            } while (depth > 0);
+        } else {
+            p++;
+        }
+    }
+}
+
+/* Lines without the blanks around them; `enable` and `requires` apart. */
+static void minify(file *f) {
+    put(&f->enables, "", 0);
+    put(&f->source, "", 0);
+    for (const char *p = f->code; *p;) {
+        const char *start = p, *end = p + strcspn(p, "\n");
+        p = *end ? end + 1 : end;
+        while (start < end && isspace((unsigned char)*start)) start++;
+        while (end > start && isspace((unsigned char)end[-1])) end--;
+        if (start == end) continue;
+        bool early = strncmp(start, "enable ", 7) == 0 || strncmp(start, "requires ", 9) == 0;
+        put(early ? &f->enables : &f->source, start, (size_t)(end - start));
+        put(early ? &f->enables : &f->source, "\n", 1);
+    }
+}
+
+static void read_args(file *f) {
+    const char *p = strstr(f->code, "struct Args");
+    if (!p) die(f, f->code, "no `struct Args`");
+    p = expect(f, p + strlen("struct Args"), "{");
+    while (*(p = skip_blank(p)) != '}') {
+        if (f->n_field == MAX_FIELDS) die(f, p, "too many members");
+        field *m = &f->fields[f->n_field++];
+        char type[NAME_SIZE];
+        const char *at = p;
+        p = read_name(f, p, "", m->name);
+        p = read_name(f, expect(f, p, ":"), "", type);
+        if (strcmp(type, "u32") != 0 && strcmp(type, "i32") != 0 && strcmp(type, "f32") != 0)
+            die(f, at, "a member of Args must be u32, i32 or f32, not %s", type);
+        strcpy(m->type, type);
+        p = skip_blank(p);
+        if (*p == ',')
+            p++;
+        else if (*p != '}')
+            die(f, p, "`,` or `}` is expected here");
+    }
+    if (f->n_field == 0) die(f, p, "Args is empty");
+}
+
+static void read_bindings(file *f) {
+    const char *p = f->code;
+    while ((p = strstr(p, "@group("))) {
+        const char *at = p;
+        p = expect(f, p, "@group(0)");
+        p = expect(f, expect(f, p, "@binding"), "(");
+        char *end;
+        long i = strtol(p, &end, 10);
+        if (end == p) die(f, at, "a number is expected in @binding()");
+        p = expect(f, end, ")");
+        p = expect(f, expect(f, p, "var"), "<");
+        size_t n = strcspn(p, ">");
+        char space[NAME_SIZE] = "";
+        for (size_t j = 0, k = 0; j < n && k + 1 < sizeof space; j++)
+            if (!isspace((unsigned char)p[j])) space[k++] = p[j];
+        char kind = strcmp(space, "uniform") == 0              ? 'u'
+                    : strcmp(space, "storage,read") == 0       ? 'r'
+                    : strcmp(space, "storage") == 0            ? 'r'
+                    : strcmp(space, "storage,read_write") == 0 ? 'w'
+                                                               : 0;
+        if (!kind) die(f, at, "a binding must be uniform, storage read or read_write");
+        if (i < 0 || i >= MAX_BINDINGS) die(f, at, "binding %ld is out of range", i);
+        if (f->bindings[i]) die(f, at, "binding %ld is declared twice", i);
+        f->bindings[i] = kind;
+        if (i >= f->n_binding) f->n_binding = (int)i + 1;
+        p += n;
+    }
+}
+
+/* lib/step.wgsl and others may declare nothing; what a kernel binds is all in the kernel's file. */
+static void check_kernel(const file *f) {
+    int n_storage = 0;
+    for (int i = 0; i < f->n_binding; i++) {
+        if (!f->bindings[i]) die(f, f->code, "binding %d is missing", i);
+        n_storage += f->bindings[i] != 'u';
+    }
+    if (f->bindings[0] != 'u') die(f, f->code, "binding 0 must be the uniform Args");
+    if (n_storage > 8) die(f, f->code, "%d storage buffers; WebGPU promises 8", n_storage);
+    if (!strstr(f->code, "fn main(")) die(f, f->code, "no `fn main(`");
+    if (!f->variant[0] && f->enables.len) die(f, f->code, "only a variant may enable features");
+}
+
+static void read_file(const char *dir, const char *entry, bool library, file *f) {
+    size_t n = strlen(entry) - strlen(".wgsl");
+    if (n == 0 || n >= NAME_SIZE) die(NULL, NULL, "%s/%s: the name is too long", dir, entry);
+    if (snprintf(f->path, sizeof f->path, "%s/%s", dir, entry) >= (int)sizeof f->path)
+        die(NULL, NULL, "%s/%s: the path is too long", dir, entry);
+    memcpy(f->name, entry, n);
+    strcpy(f->base, f->name);
+    char *dot = strchr(f->base, '.');
+    if (dot) {
+        strcpy(f->variant, dot + 1);
+        *dot = 0;
+    }
+    f->code = read_whole(f->path);
+    blank_comments(f);
+    minify(f);
+    if (f->variant[0] && strcmp(f->variant, "subgroup") != 0 && strcmp(f->variant, "f16") != 0)
+        die(f, f->code, "no such variant: %s", f->variant);
+    if (library) return;
+    read_args(f);
+    read_bindings(f);
+    check_kernel(f);
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const file *)a)->name, ((const file *)b)->name);
+}
+
+static int read_folder(const char *dir, bool library, file **out) {
+    *out = take(MAX_FILES, sizeof(file));
+    DIR *d = opendir(dir);
+    if (!d) return 0;
+    int n = 0;
+    for (struct dirent *e; (e = readdir(d));) {
+        const char *dot = strrchr(e->d_name, '.');
+        if (!dot || strcmp(dot, ".wgsl") != 0 || e->d_name[0] == '.') continue;
+        if (n == MAX_FILES) die(NULL, NULL, "%s: too many files", dir);
+        read_file(dir, e->d_name, library, &(*out)[n++]);
+    }
+    closedir(d);
+    qsort(*out, (size_t)n, sizeof(file), by_name);
+    return n;
+}
+
+/* ---- putting files together ---------------------------------------------------------------- */
+
+static file *find(file *files, int n, const char *base, const char *variant) {
+    for (int i = 0; i < n; i++)
+        if (strcmp(files[i].base, base) == 0 && strcmp(files[i].variant, variant) == 0)
+            return &files[i];
+    return NULL;
+}
+
+/* The library that `name` ("reduce" or "reduce.subgroup") means in a kernel of this variant. */
+static file *find_include(const file *f, const char *name, const char *variant) {
+    file *lib = find(libs, n_lib, name, variant);
+    if (!lib)
+        for (int i = 0; i < n_lib && !lib; i++)
+            if (strcmp(libs[i].name, name) == 0) lib = &libs[i];
+    if (!lib) die(f, f->code, "lib/%s.wgsl does not exist", name);
+    return lib;
+}
+
+static void check_same(const file *f, const file *base) {
+    bool same = f->n_field == base->n_field && f->n_binding == base->n_binding &&
+                f->n_format == base->n_format &&
+                memcmp(f->bindings, base->bindings, MAX_BINDINGS) == 0;
+    for (int i = 0; same && i < f->n_field; i++)
+        same = strcmp(f->fields[i].name, base->fields[i].name) == 0 &&
+               strcmp(f->fields[i].type, base->fields[i].type) == 0;
+    if (!same) die(f, f->code, "Args, bindings or formats differ from %s", base->path);
+}
+
+/* Kernels that differ from their base only in the libraries they take. */
+static void add_library_variants(void) {
+    int n = n_kernel;
+    for (int i = 0; i < n; i++) {
+        file *f = &kernels[i];
+        bool wanted = false;
+        for (int j = 0; j < f->n_include; j++)
+            if (find(libs, n_lib, f->includes[j], "subgroup")) wanted = true;
+        if (!wanted || f->variant[0] || find(kernels, n, f->base, "subgroup")) continue;
+        if (n_kernel == MAX_FILES) die(f, f->code, "too many files");
+        file *v = &kernels[n_kernel++];
+        *v = *f;
+        strcpy(v->variant, "subgroup");
+    }
+}
+
+/* ---- writing C ----------------------------------------------------------------------------- */
+
+static void write_string(FILE *out, const char *s) {
+    fputs("\n    \"", out);
+    for (; *s; s++) {
+        if (*s == '\n')
+            fputs(s[1] ? "\\n\"\n    \"" : "\\n", out);
+        else if (*s == '"' || *s == '\\')
+            fprintf(out, "\\%c", *s);
+        else if (*s == '?')
+            fputs("\\?", out);
+        else
+            fputc(*s, out);
+    }
+    fputc('"', out);
+}
+
+/* "reduce.subgroup" -> "reduce_subgroup" */
+static const char *c_name(const file *f, char out[2 * NAME_SIZE + 2]) {
+    sprintf(out, "%s%s%s", f->base, f->variant[0] ? "_" : "", f->variant);
+    for (char *p = out; *p; p++)
+        if (!name_char(*p)) *p = '_';
+    return out;
+}
+
+static int args_bytes(const file *f) { return (f->n_field * 4 + 15) / 16 * 16; }
+
+static void write_args(FILE *out, const file *f) {
+    fprintf(out, "\ntypedef struct %s_args {\n", f->base);
+    for (int i = 0; i < f->n_field; i++) {
+        char t = f->fields[i].type[0];
+        const char *type = t == 'u' ? "uint32_t" : t == 'i' ? "int32_t" : "float";
+        fprintf(out, "    %s %s;\n", type, f->fields[i].name);
+    }
+    int pad = args_bytes(f) / 4 - f->n_field;
+    if (pad) fprintf(out, "    uint32_t pad_[%d];\n", pad);
+    fprintf(out, "} %s_args;\n", f->base);
+    fprintf(out, "_Static_assert(sizeof(%s_args) == %d, \"Args of %s\");\n", f->base, args_bytes(f),
+            f->base);
+    fprintf(out, "extern const kernel kernel_%s;\n", f->base);
+}
+
+static void write_header(FILE *out) {
+    fputs("/* Made by tools/embed from the folder kernels/. */\n#ifndef CARAT_KERNELS_H\n"
+          "#define CARAT_KERNELS_H\n\n#include \"gpu/kernel.h\"\n",
+          out);
+    for (int i = 0; i < n_kernel; i++)
+        if (!kernels[i].variant[0]) write_args(out, &kernels[i]);
+    fputs("\n/* Every kernel, without variants; NULL at the end. */\n"
+          "extern const kernel *const kernel_table[];\nextern const uint32_t kernel_table_n;\n",
+          out);
+    fputs("\n#endif\n", out);
+}
+
+static void write_libs(FILE *out) {
+    char name[2 * NAME_SIZE + 2];
+    for (int i = 0; i < n_lib; i++) {
+        fprintf(out, "\nstatic const char lib_%s[] =", c_name(&libs[i], name));
+        write_string(out, libs[i].source.data);
+        fputs(";\n", out);
+    }
+    fputs("\nconst kernel_lib kernel_lib_table[] = {\n", out);
+    for (int i = 0; i < n_lib; i++)
+        fprintf(out, "    {\"%s\", lib_%s},\n", libs[i].name, c_name(&libs[i], name));
+    fputs("    {0},\n};\n", out);
+}
+
+static void write_enables(FILE *out, const file *f) {
+    text all = {0};
+    put(&all, f->enables.data, f->enables.len);
+    for (int i = 0; i < f->n_include; i++) {
+        const file *lib = find_include(f, f->includes[i], f->variant);
+        for (const char *p = lib->enables.data; *p;) {
+            size_t n = strcspn(p, "\n") + 1;
+            char line[256];
+            if (n >= sizeof line) die(lib, lib->code, "a directive is too long");
+            memcpy(line, p, n);
+            line[n] = 0;
+            if (!strstr(all.data, line)) put(&all, line, n);
+            p += n;
+        }
+    }
+    write_string(out, all.data);
+}
+
+static void write_kernel(FILE *out, const file *f) {
+    char name[2 * NAME_SIZE + 2], other[2 * NAME_SIZE + 2];
+    c_name(f, name);
+    fprintf(out, "\nstatic const char *const includes_%s[] = {", name);
+    for (int i = 0; i < f->n_include; i++)
+        fprintf(out, "lib_%s, ", c_name(find_include(f, f->includes[i], f->variant), other));
+    fputs("0};\n", out);
+    fprintf(out, "%sconst kernel kernel_%s = {\n    .name = \"%s%s%s\",\n",
+            f->variant[0] ? "static " : "", name, f->base, f->variant[0] ? "." : "", f->variant);
+    fputs("    .enables =", out);
+    write_enables(out, f);
+    fputs(",\n    .source =", out);
+    write_string(out, f->source.data);
+    fprintf(out, ",\n    .includes = includes_%s,\n    .n_format = %d,\n    .n_binding = %d,\n",
+            name, f->n_format, f->n_binding);
+    fputs("    .bindings = {", out);
+    for (int i = 0; i < f->n_binding; i++)
+        fprintf(out, "%s, ",
+                f->bindings[i] == 'u'   ? "GPU_BIND_UNIFORM"
+                : f->bindings[i] == 'r' ? "GPU_BIND_READ"
+                                        : "GPU_BIND_READ_WRITE");
+    fprintf(out, "},\n    .args_bytes = %d,\n", args_bytes(f));
+    if (!f->variant[0] && find(kernels, n_kernel, f->base, "subgroup"))
+        fprintf(out, "    .subgroup = &kernel_%s_subgroup,\n", f->base);
+    if (!f->variant[0] && find(kernels, n_kernel, f->base, "f16"))
+        fprintf(out, "    .f16 = &kernel_%s_f16,\n", f->base);
+    fputs("};\n", out);
+}
+
+static void write_source(FILE *out) {
+    fputs("/* Made by tools/embed from the folder kernels/. */\n#include \"kernels.h\"\n", out);
+    write_libs(out);
+    for (int variant = 1; variant >= 0; variant--) /* variants first: their bases point to them */
+        for (int i = 0; i < n_kernel; i++)
+            if ((kernels[i].variant[0] != 0) == variant) write_kernel(out, &kernels[i]);
+    fputs("\nconst kernel *const kernel_table[] = {\n", out);
+    int n = 0;
+    for (int i = 0; i < n_kernel; i++) {
+        if (kernels[i].variant[0]) continue;
+        fprintf(out, "    &kernel_%s,\n", kernels[i].base);
+        n++;
+    }
+    fprintf(out, "    0,\n};\nconst uint32_t kernel_table_n = %d;\n", n);
+}
+
+static void write_to(const char *path, void (*write)(FILE *)) {
+    FILE *out = fopen(path, "wb");
+    if (!out) die(NULL, NULL, "cannot write %s", path);
+    write(out);
+    if (ferror(out) | fclose(out)) die(NULL, NULL, "cannot write %s", path);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 4) {
+        fprintf(stderr, "usage: embed KERNEL_DIR OUT.h OUT.c\n");
+        return 2;
+    }
+    char lib_dir[512];
+    snprintf(lib_dir, sizeof lib_dir, "%s/lib", argv[1]);
+    n_kernel = read_folder(argv[1], false, &kernels);
+    n_lib = read_folder(lib_dir, true, &libs);
+    for (int i = 0; i < n_kernel; i++) {
+        if (!kernels[i].variant[0]) continue;
+        const file *base = find(kernels, n_kernel, kernels[i].base, "");
+        if (!base)
+            die(&kernels[i], kernels[i].code, "a variant of %s, which does not exist",
+                kernels[i].base);
+        check_same(&kernels[i], base);
+    }
+    add_library_variants();
+    write_to(argv[2], write_header);
+    write_to(argv[3], write_source);
+    return 0;
+}
