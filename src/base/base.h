@@ -17,6 +17,8 @@ bool fail(carat_error *err, carat_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* fail() for an allocation of n bytes that was refused. what: for whom, e.g. "the KV cache". */
 bool fail_memory(carat_error *err, uint64_t n, const char *what);
+/* Bytes of the well-formed UTF-8 character at text [n]; 0: none there. */
+size_t utf8_length(const char *text, size_t n);
 
 /* ---- arena.c: the only malloc ---- */
 
