@@ -55,8 +55,9 @@ for test in "$@"; do
     esac
     ms=$((($(date +%s%N) - start) / 1000000))
     note=
-    [ $status -eq 124 ] && note=" TIMED OUT"
-    [ $status -gt 124 ] && note=" CRASHED (status $status)"
+    at=$(grep -a '^\[ RUN ' "$log" | tail -n 1 | sed 's/.*\] */ in /')
+    [ $status -eq 124 ] && note=" TIMED OUT$at"
+    [ $status -gt 124 ] && note=" CRASHED$at (status $status)"
     if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
         f=1
         note="${note:- exit status $status}"
@@ -67,7 +68,8 @@ for test in "$@"; do
     [ "$f" -gt 0 ] && printf ', %d FAILED' "$f"
     [ "$s" -gt 0 ] && printf ', %d skipped' "$s"
     printf '  %d.%02d s%s\n' $((ms / 1000)) $((ms % 1000 / 10)) "$note"
-    [ "$s" -gt 0 ] && grep -a -i 'skip' "$log" | sed 's/^/    /' | head -n 20
+    [ "$s" -gt 0 ] && grep -a -i 'skip' "$log" | grep -aiv 'test(s)' | awk '!seen[$0]++' |
+        sed 's/^/    /' | head -n 20
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 done
 if [ $skipped -gt 0 ]; then

@@ -118,7 +118,7 @@ fetch() {
         say "$1: the sha256 is not the expected $2"
         return 1
     fi
-    tar -xzf .deps/fetch/*.tgz -C .deps/fetch "$3" && mv -f ".deps/fetch/$3" "$4" || return 1
+    tar -xmzf .deps/fetch/*.tgz -C .deps/fetch "$3" && mv -f ".deps/fetch/$3" "$4" || return 1
     rm -rf .deps/fetch
 }
 
