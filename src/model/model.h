@@ -40,7 +40,7 @@ typedef struct model_config {
 /* From metadata and tensor shapes only. */
 bool config_read(const gguf *g, model_config *out, carat_error *err);
 
-/* ---- weights.c ---- */
+/* ---- weights.c, bind.c ---- */
 
 /* A row range of a weight that fits one binding of the device. */
 typedef struct weight_tile {
@@ -85,8 +85,8 @@ typedef struct layer_weights {
 } layer_weights;
 
 typedef struct model_weights {
-    weight embed;  /* token_embd [n_vocab, n_embd] */
-    weight output; /* the head: output.weight, or embed again */
+    weight embed;   /* token_embd [n_vocab, n_embd] */
+    weight *output; /* the head: output.weight where there is one, else &embed */
     vector output_norm;
     vector rope_freqs;     /* [head_dim/2 of global layers] divisors of the angle */
     weight ple_embed;      /* [n_vocab, n_layer * n_ple]; rows are read from the file */
@@ -104,6 +104,9 @@ typedef struct model {
     model_config config;
     model_weights weights;
     tokenizer *tokenizer;
+    weight **matrices; /* [n_matrix] what model_matrices() hands out */
+    uint32_t n_matrix;
+    uint8_t *ple_row; /* scratch: a row of the PLE table as it is in the file */
 } model;
 
 /* Reads config and tokenizer, binds every tensor and loads the vectors (the small F32 ones). All
@@ -115,18 +118,26 @@ void model_close(model *m);
  * out [n], n <= n_layer * n_ple and a multiple of n_ple. */
 bool model_ple_row(const model *m, int32_t token, uint32_t n, float *out, carat_error *err);
 /* cos and sin of positions pos.. for a layer type: out [n_tok, n_rot, 2]. Angles in f64; pair i is
- * (i, i + head_dim/2), pairs from n_rot on are not rotated. */
+ * (i, i + head_dim/2), pairs from n_rot on are not rotated. A type that no layer has: nothing. */
 void model_rope_rows(const model *m, bool sliding, uint32_t pos, uint32_t n_tok, float *out);
 /* Every matrix of the text model that the device must hold, in file order, for loading. NULL-
  * terminated; shared ones once; ple_embed is not among them. */
 weight **model_matrices(arena *a, model *m, carat_error *err);
-/* A fingerprint of configuration and tensor table, to recognise the same model again. */
+/* Bytes of these in the file. */
+uint64_t model_matrix_bytes(const model *m);
+/* For the CPU: reads the next piece (<= 8 MiB) of these into weight.host. *done: bytes read so far,
+ * 0 at first; *finished: that was the last piece. On failure *done stays, the memory is a's. */
+bool weights_load_host(model *m, arena *a, uint64_t *done, bool *finished, carat_error *err);
+/* A fingerprint of configuration, tensor table and vectors, to recognise the same model again. */
 uint64_t model_fingerprint(const model *m);
 
 /* ---- tap.c: named intermediate values, to compare two forwards layer by layer ---- */
 
-/* Names: "embed" (il -1), per layer "attn_norm" "q" "k" "v" "attn" "attn_out" "ffn_in" "ffn_out"
- * "ple" "layer_out", then "final_norm" (il n_layer) and "logits". data [n_tok, width]. */
+/* data [n_tok, width]. Names: "embed" (il -1, scaled); in layer il "attn_norm", "q" "k" "v" (as
+ * attention sees them: normed, rotated; owners only for k, v), "attn" (heads side by side),
+ * "attn_out" (through Wo), "ffn_in" (normed), "ffn_out" and "ple" (before their post norms; with
+ * experts "ffn_out" is the sum of both branches), "layer_out"; then, for tokens whose logits are
+ * wanted, "final_norm" and "logits" (il n_layer). A long run comes in pieces of TEXT_CPU_CHUNK. */
 typedef struct tap {
     void (*fn)(void *user, const char *name, int il, const float *data, uint32_t n_tok,
                uint32_t width);
@@ -153,6 +164,8 @@ void ref_softmax(float *x, size_t n);
 void ref_softcap(float *x, size_t n, float cap);
 
 /* ---- text_cpu.c: the definition of the text network ---- */
+
+#define TEXT_CPU_CHUNK 256u /* tokens at a time */
 
 typedef struct text_cpu text_cpu;
 
