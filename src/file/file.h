@@ -129,7 +129,7 @@ typedef struct gguf {
     const gguf_tensor *tensors; /* [n_tensor] of all files */
     source **sources;           /* [n_source] owned */
     uint32_t n_source;
-    const void *index; /* hash tables, gguf.c's own */
+    const void *index; /* names in order, gguf.c's own */
 } gguf;
 
 /* Opens a file, and when it is the first of a split set its siblings too. All of it (keys,
