@@ -97,6 +97,10 @@ bool json_bool(const json *v, bool otherwise);
 void json_write_string(buf *b, const char *s, size_t n); /* with quotes; invalid UTF-8 -> U+FFFD */
 void json_write(buf *b, const json *v);                  /* compact; numbers as they came */
 
+/* ---- sha256.c ---- */
+
+void sha256(const void *data, size_t n, unsigned char digest[32]);
+
 /* ---- small pieces ---- */
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
