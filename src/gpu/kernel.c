@@ -42,8 +42,8 @@ static const char *find_lib(const char *name) {
 }
 
 /* Appends a format's library with `$` replaced by its letter. */
-static void put_format(buf *out, const char *source, char letter) {
-    for (const char *p = source; *p;) {
+static void put_format(buf *out, const char *wgsl, char letter) {
+    for (const char *p = wgsl; *p;) {
         size_t n = strcspn(p, "$");
         buf_put(out, p, n);
         p += n;
@@ -64,11 +64,11 @@ bool kernel_assemble(const kernel *k, const uint32_t *formats, buf *out, carat_e
     }
     for (uint32_t i = 0; i < k->n_format; i++) {
         const quant_format *f = quant_find(formats[i]);
-        const char *source = f ? find_lib(f->name) : NULL;
-        if (!source)
+        const char *wgsl = f ? find_lib(f->name) : NULL;
+        if (!wgsl)
             return fail(err, CARAT_E_UNSUPPORTED, "kernel %s: no WGSL for tensor type %u", k->name,
                         formats[i]);
-        put_format(out, source, (char)('A' + i));
+        put_format(out, wgsl, (char)('A' + i));
     }
     buf_puts(out, k->source);
     if (out->failed) return fail_memory(err, out->cap, "the source of a kernel");
@@ -140,18 +140,18 @@ static variant make_variant(const kernel_call *call) {
 static gpu_pipeline compile(kernel_cache *c, const kernel_call *call, carat_error *err) {
     const kernel *k = kernel_pick(call->kernel, &c->gpu->info);
     gpu_pipeline none = {0};
-    buf source = {0};
+    buf wgsl = {0};
     gpu_pipeline p = none;
-    if (kernel_assemble(k, call->formats, &source, err))
+    if (kernel_assemble(k, call->formats, &wgsl, err))
         p = gpu_pipeline_create(c->gpu,
                                 &(gpu_pipeline_desc){.label = k->name,
-                                                     .wgsl = source.data,
+                                                     .wgsl = wgsl.data,
                                                      .n_binding = k->n_binding,
                                                      .bindings = k->bindings,
                                                      .n_constant = call->n_constant,
                                                      .constants = call->constants},
                                 err);
-    buf_free(&source);
+    buf_free(&wgsl);
     return p;
 }
 
