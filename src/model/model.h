@@ -151,6 +151,7 @@ static inline void tap_out(const tap *t, const char *name, int il, const float *
 
 /* ---- ops_cpu.c: the operations, textbook order, f32 ---- */
 
+float ref_dot(const float *a, const float *b, uint32_t n);
 void ref_dequantise_row(const weight *w, uint64_t row, float *out); /* [n_col], scale applied */
 /* out [n_tok, n_row] = in [n_tok, n_col] * W^T; OpenMP over rows. expert: which matrix. */
 void ref_matmul(const weight *w, uint32_t expert, const float *in, uint32_t n_tok, float *out);
@@ -158,6 +159,10 @@ void ref_matmul(const weight *w, uint32_t expert, const float *in, uint32_t n_to
 void ref_rmsnorm(const float *x, const float *w, uint32_t n_tok, uint32_t n, float eps, float *out);
 /* One token: x [n_head, head_dim], cos_sin [n_rot, 2]. */
 void ref_rope(float *x, const float *cos_sin, uint32_t n_head, uint32_t head_dim, uint32_t n_rot);
+/* One query head q [head_dim] over n keys k and values v, rows `stride` floats apart: out [head_dim]
+ * = softmax(q k^T) v. scores [n] is scratch. No scale factor: Gemma 4 has none. */
+void ref_attend(const float *q, const float *k, const float *v, uint32_t n, uint32_t stride,
+                uint32_t head_dim, float *scores, float *out);
 float ref_gelu(float x);
 void ref_geglu(const float *gate, const float *up, size_t n, float *out);
 void ref_softmax(float *x, size_t n);
@@ -172,10 +177,10 @@ typedef struct text_cpu text_cpu;
 /* Weights must be resident (weight.host). Holds KV for n_ctx tokens (f32). */
 bool text_cpu_create(const model *m, uint32_t n_ctx, text_cpu **out, carat_error *err);
 void text_cpu_free(text_cpu *t);
-/* Runs ids [n_tok] at positions pos.., writing KV. logits [n_out, n_vocab]: of the last n_out
+/* Runs tokens [n_tok] at positions pos.., writing KV. logits [n_out, n_vocab]: of the last n_out
  * tokens, soft-capped; n_out 0: none wanted. taps may be NULL. */
-bool text_cpu_forward(text_cpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos, uint32_t n_out,
-                      float *logits, const tap *taps, carat_error *err);
+bool text_cpu_forward(text_cpu *t, const int32_t *tokens, uint32_t n_tok, uint32_t pos,
+                      uint32_t n_out, float *logits, const tap *taps, carat_error *err);
 /* The KV of positions [0, n) as bytes, for saving; and back. */
 uint64_t text_cpu_kv_bytes(const text_cpu *t, uint32_t n);
 void text_cpu_kv_save(const text_cpu *t, uint32_t n, void *out);
