@@ -60,7 +60,7 @@ static bool read_tensor(const safetensors *s, safetensor *t, const json *v, uint
                         carat_error *err) {
     const char *dtype = json_string(json_get(v, "dtype"), NULL);
     const json *span = json_get(v, "data_offsets");
-    uint64_t begin, end, bytes;
+    uint64_t begin, end, bytes = 0;
     if (dtype == NULL || strlen(dtype) >= sizeof t->dtype)
         return bad_tensor(s, t->name, "dtype missing or unknown", err);
     memcpy(t->dtype, dtype, strlen(dtype) + 1);
