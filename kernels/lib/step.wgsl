@@ -5,6 +5,4 @@
 struct Step {
     pos: u32,             // of the first token of this run
     n_tok: u32,           // tokens of this run
-    n_split_sliding: u32, // workgroups along the keys in decode attention
-    n_split_global: u32,
 }

@@ -162,7 +162,7 @@ char *buf_take(buf *b) {
 
 void carat_string_free(char *s) { free(s); }
 
-void ids_append(ids *v, const int32_t *id, size_t n) {
+void ids_append(id_list *v, const int32_t *id, size_t n) {
     if (v->failed) return;
     if (n > SIZE_MAX - v->len || !grow(&v->data, &v->cap, v->len + n, sizeof *v->data)) {
         v->failed = true;
@@ -172,9 +172,9 @@ void ids_append(ids *v, const int32_t *id, size_t n) {
     v->len += n;
 }
 
-void ids_put(ids *v, int32_t id) { ids_append(v, &id, 1); }
+void ids_put(id_list *v, int32_t id) { ids_append(v, &id, 1); }
 
-void ids_free(ids *v) {
+void ids_free(id_list *v) {
     free(v->data);
     *v = (ids){0};
 }

@@ -50,15 +50,15 @@ void buf_free(buf *b);
 char *buf_take(buf *b); /* hands out data (free with carat_string_free()); NULL if failed */
 
 /* Growable token ids, with the same rules. */
-typedef struct ids {
+typedef struct id_list {
     int32_t *data;
     size_t len, cap;
     bool failed;
-} ids;
+} id_list;
 
-void ids_put(ids *v, int32_t id);
-void ids_append(ids *v, const int32_t *id, size_t n);
-void ids_free(ids *v);
+void ids_put(id_list *v, int32_t id);
+void ids_append(id_list *v, const int32_t *id, size_t n);
+void ids_free(id_list *v);
 
 /* ---- json.c ---- */
 

@@ -11,15 +11,18 @@
 #include "gpu/kernel.h"
 #include "model/model.h"
 
-#define TEXT_GPU_CHUNK      512u /* tokens of a prefill chunk, at most */
-#define TEXT_GPU_CANDIDATES 256u /* logits that come back from a step */
-#define TEXT_GPU_SCORE_ROWS 32u  /* rows of logits at a time while scoring */
+#define TEXT_GPU_CHUNK      512u  /* tokens of a prefill chunk, at most */
+#define TEXT_GPU_CANDIDATES 256u  /* logits that come back from a step */
+#define TEXT_GPU_LISTED     1024u /* room for them: more are listed when logits tie */
+#define TEXT_GPU_BINS       2048u /* of the histogram that finds them */
+#define TEXT_GPU_MAX_SPLIT  64u   /* of the keys in decode attention */
+#define TEXT_GPU_SCORE_ROWS 32u   /* rows of logits at a time while scoring */
 
 /* What changes with every step; binding 1 of the kernels that ask for it (lib/step.wgsl). */
 typedef struct step_uniform {
-    uint32_t pos;                             /* of the first token of this run */
-    uint32_t n_tok;                           /* tokens of this run */
-    uint32_t n_split_sliding, n_split_global; /* workgroups along the keys in decode attention */
+    uint32_t pos;   /* of the first token of this run */
+    uint32_t n_tok; /* tokens of this run */
+    uint32_t free[2];
 } step_uniform;
 
 /* K and V of one owning layer: f16 pairs, [n_slot, n_kv * head_dim] each. Position p is in slot
@@ -28,6 +31,15 @@ typedef struct kv_gpu {
     gpu_buffer k, v;
     uint32_t n_slot, row_bytes;
 } kv_gpu;
+
+/* Inputs of decode, which takes one token: also of the last one of a prompt, when the layers above
+ * the last KV owner run for it alone. */
+typedef struct one_token {
+    gpu_buffer step, ids;
+    gpu_buffer rope_sliding, rope_global; /* [n_rot, 2] f32 */
+    gpu_buffer ple_token;                 /* [n_layer * n_ple] f32: scaled row of the table */
+    gpu_buffer ple_proj;                  /* [n_layer * n_ple] projection of the embedding, raw */
+} one_token;
 
 typedef struct text_gpu {
     const model *model;
@@ -39,7 +51,8 @@ typedef struct text_gpu {
     /* Prefill's window of a sliding layer: the ring's tokens in order, then the chunk's.
      * [0] for most layers, [1] for the donor of the shared ones, whose keys must last. */
     gpu_buffer stage_k[2], stage_v[2];
-    /* Inputs of a run, written before it. */
+    one_token one;
+    /* Inputs of a prefill run, written before it. */
     gpu_buffer step;                      /* step_uniform */
     gpu_buffer ids;                       /* [n_chunk] u32 */
     gpu_buffer rope_sliding, rope_global; /* [n_chunk, n_rot, 2] f32 */
@@ -60,6 +73,8 @@ typedef struct text_gpu {
     gpu_buffer ple_out;   /* [n_chunk, n_embd] */
     gpu_buffer logits;    /* [max(1, TEXT_GPU_SCORE_ROWS), n_vocab] */
     gpu_buffer topk;      /* candidates: u32 count, f32 logsumexp, ..., then (id, logit) pairs */
+    gpu_buffer scores;    /* [n_chunk] log-probabilities */
+    gpu_buffer targets;   /* [n_chunk] i32, -1: none */
     gpu_buffer topk_work; /* histogram */
     float *rope_host, *ple_host; /* staging for the inputs above */
     uint32_t x_at;               /* which x holds the residual stream now */
@@ -83,7 +98,8 @@ bool text_gpu_run(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos,
 /* Starts reading the candidates (all = false) or all logits [n_vocab] (all = true). */
 gpu_ticket text_gpu_read(text_gpu *t, bool all, carat_error *err);
 size_t text_gpu_read_bytes(const text_gpu *t, bool all);
-/* Unpacks what text_gpu_read(false) brought: candidates [<= TEXT_GPU_CANDIDATES], best first. *lse:
+/* Unpacks what text_gpu_read(false) brought: candidates best first (room for
+ * TEXT_GPU_LISTED, TEXT_GPU_CANDIDATES are meant). *lse:
  * log of the sum of exp of all logits. Returns their number; 0: too many ties, read all. */
 uint32_t text_gpu_candidates(const text_gpu *t, const void *bytes, candidate *out, float *lse);
 /* Scoring: submits a run in which every layer runs for every token; afterwards the log-probability
@@ -108,11 +124,17 @@ typedef struct kv_piece {
 } kv_piece;
 uint32_t text_gpu_kv_pieces(const text_gpu *t, uint32_t n, kv_piece *out); /* [2 * n_layer] */
 
+/* x[0] = embedding of n_tok tokens; x_at = 0. */
+void text_gpu_embed(text_gpu *t, kernel_steps *s, gpu_buffer ids, uint32_t n_tok);
+
 /* ---- decode_gpu.c ---- */
 
-/* Layers [first, n_layer) for one token, whose residual stream is row `row` of x[x_at]. */
-void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t row);
-/* Final norm, logits, candidates. */
+/* Embedding and PLE projection of one token. */
+void decode_gpu_inputs(text_gpu *t, kernel_steps *s);
+/* Layers [first, n_layer) and the final norm for one token at pos, whose residual stream is row 0
+ * of x[x_at]; leaves the normed vector in t->norm. */
+void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t pos);
+/* Logits of t->norm, and the candidates. */
 void decode_gpu_head(text_gpu *t, kernel_steps *s);
 
 /* ---- prefill_gpu.c ---- */
@@ -120,6 +142,9 @@ void decode_gpu_head(text_gpu *t, kernel_steps *s);
 /* Embedding (of ids), PLE inputs and layers [0, n_run) for all n_tok tokens at pos; K and V end up
  * in t->kv. The residual stream [n_tok, n_embd] is left in x[x_at]. */
 void prefill_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t n_tok, uint32_t pos, uint32_t n_run);
+
+/* After it, with all layers run: log-probabilities of t->targets [n_tok] in t->scores. */
+void prefill_gpu_scores(text_gpu *t, kernel_steps *s, uint32_t n_tok);
 
 /* ---- moe_gpu.c ---- */
 

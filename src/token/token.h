@@ -52,7 +52,7 @@ typedef struct tokenizer {
 /* Reads tokenizer.ggml.*; the memory is the arena's and does not refer to g afterwards. */
 bool tokenizer_create(arena *a, const gguf *g, tokenizer **out, carat_error *err);
 /* Appends the ids of text [n]. No BOS is added. Never fails but for memory (out->failed). */
-void tokenizer_encode(const tokenizer *t, const char *text, size_t n, bool specials, ids *out);
+void tokenizer_encode(const tokenizer *t, const char *text, size_t n, bool specials, id_list *out);
 /* Appends the bytes of a token: a special's text only with `specials`, a byte token's byte. Ids
  * out of range append nothing. */
 void tokenizer_decode(const tokenizer *t, int32_t id, bool specials, buf *out);
@@ -93,7 +93,7 @@ bool chat_render(const json *messages, const json *tools, const chat_options *op
 void chat_prompt_free(chat_prompt *p);
 /* The prompt's ids, with exactly one BOS in front. Merges cross piece borders, control tokens only
  * come from trusted pieces. */
-void chat_encode(const tokenizer *t, const chat_prompt *p, ids *out);
+void chat_encode(const tokenizer *t, const chat_prompt *p, id_list *out);
 
 /* ---- reply.c ---- */
 
@@ -133,7 +133,7 @@ typedef struct candidate {
 typedef struct sampler {
     carat_sampling options; /* complete: every field given */
     uint64_t state[4];      /* xoshiro256** */
-    ids history;            /* tokens seen, for penalties */
+    id_list history;            /* tokens seen, for penalties */
 } sampler;
 
 /* Fills every field that is not given: from `params` (Ollama's params layer, or NULL), then from

@@ -1,0 +1,309 @@
+/* decode_gpu: one token through the network, in at most 7 dispatches a dense layer:
+ *   1 decode_qkv   residual update of the layer before, attention norm, q, k, v rows
+ *   2 decode_attn  norms, RoPE, KV store, attention split over the keys (decode_merge when many)
+ *   3 decode_out   merge of the splits, output rows
+ *   4 decode_ffn   residual update, ffn norm, gate and up rows, GeGLU (MoE: moe_gpu.c)
+ *   5 matvec       down rows
+ *   6 decode_ple   residual update, per-layer embedding gate
+ *   7 matvec       its projection
+ * Each stage that needs the residual stream adds the pending update itself (kernels/lib/stream), so
+ * that an update costs no dispatch. Reads beside text_cpu.c: same stages, same order.
+ *
+ * Flow: text_gpu.c before; the candidates go to token/sampler.c. */
+#include "model/text_gpu.h"
+
+#include "kernels.h"
+
+#define MAX_SPLIT  TEXT_GPU_MAX_SPLIT
+#define MERGE_FROM 5u /* splits from which a merge of their own is cheaper than one in decode_out */
+#define SPLIT_KEYS 128u /* keys a split, while there are splits enough */
+#define NONE       UINT32_MAX
+
+/* The residual stream as the next stage finds it: h = (base + rms(update) * w_post) * scale. */
+typedef struct stream {
+    gpu_buffer update;
+    uint32_t w_post; /* NONE: no update pending */
+    float scale;
+} stream;
+
+static gpu_view whole(gpu_buffer b) { return (gpu_view){.buffer = b}; }
+
+/* Threads that share a row: few, for long dot products, unless that leaves the device idle. */
+static uint32_t lanes_for(uint32_t n_row, uint32_t n_col) {
+    uint32_t lanes = 16;
+    while (lanes < 128 && lanes * 32 <= n_col && n_row / (512 / lanes) < 256) lanes *= 2;
+    return lanes;
+}
+
+/* The stage that writes h into the other x has taken the update. */
+static void stream_taken(text_gpu *t, stream *st) {
+    t->x_at = 1 - t->x_at;
+    *st = (stream){.update = t->attn_out, .w_post = NONE, .scale = 1};
+}
+
+static void run_matvec(kernel_steps *s, const weight *w, gpu_buffer in, gpu_buffer out) {
+    uint32_t lanes = lanes_for(w->n_row, w->n_col);
+    for (uint32_t i = 0; i < w->n_tile; i++) {
+        const weight_tile *tile = &w->tiles[i];
+        matvec_args args = {
+            .n_row = tile->n_row, .n_col = w->n_col, .out0 = tile->row0, .scale = w->scale};
+        kernel_run(s, &(kernel_call){.kernel = &kernel_matvec,
+                                     .formats = {w->type},
+                                     .constants = &(gpu_constant){"LANES", lanes},
+                                     .n_constant = 1,
+                                     .args = &args,
+                                     .views = {whole(in), whole(tile->buffer), whole(out)},
+                                     .x = div_up(tile->n_row, 512 / lanes)});
+    }
+}
+
+/* ---- attention ----------------------------------------------------------------------------- */
+
+static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
+    const layer_config *c = &t->model->config.layers[il];
+    const layer_weights *w = &t->model->weights.layers[il];
+    const weight *k = c->owns_kv ? &w->k : &w->q, *v = c->owns_kv && !c->k_eq_v ? &w->v : k;
+    uint32_t n_k = c->owns_kv ? w->k.n_row : 0, n_v = c->owns_kv && !c->k_eq_v ? w->v.n_row : 0;
+    uint32_t lanes = lanes_for(w->q.n_row + n_k + n_v, w->q.n_col);
+    while (lanes < 128 && (w->q.n_row % (512 / lanes) || n_k % (512 / lanes))) lanes *= 2;
+    for (uint32_t i = 0; i < w->q.n_tile; i++) {
+        bool last = i + 1 == w->q.n_tile; /* k and v go with the last tile of q */
+        const weight_tile *q = &w->q.tiles[i];
+        decode_qkv_args args = {.n_embd = w->q.n_col,
+                                .n_q = q->n_row,
+                                .n_k = last ? n_k : 0,
+                                .n_v = last ? n_v : 0,
+                                .eps = t->model->config.rms_eps,
+                                .scale = st->scale,
+                                .w_post = st->w_post,
+                                .w_norm = w->attn_norm.offset,
+                                .q0 = q->row0,
+                                .scale_q = w->q.scale,
+                                .scale_k = k->scale,
+                                .scale_v = v->scale};
+        uint32_t n_row = args.n_q + args.n_k + args.n_v;
+        kernel_run(
+            s, &(kernel_call){.kernel = &kernel_decode_qkv,
+                              .formats = {w->q.type, k->type, v->type},
+                              .constants = &(gpu_constant){"LANES", lanes},
+                              .n_constant = 1,
+                              .args = &args,
+                              .views = {whole(t->x[t->x_at]), whole(st->update),
+                                        whole(t->model->weights.vector_buffer), whole(q->buffer),
+                                        whole(k->tiles[0].buffer), whole(v->tiles[0].buffer),
+                                        whole(t->x[1 - t->x_at]), whole(t->qkv)},
+                              .x = div_up(n_row, 512 / lanes)});
+    }
+    stream_taken(t, st);
+}
+
+static uint32_t split_count(const layer_config *c, uint32_t pos) {
+    uint32_t n_key = pos + 1;
+    if (c->window) n_key = min_u32(n_key, c->window);
+    return min_u32(div_up(n_key, SPLIT_KEYS), MAX_SPLIT);
+}
+
+/* Returns how many splits decode_out finds. */
+static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos) {
+    const layer_config *c = &t->model->config.layers[il];
+    const layer_weights *w = &t->model->weights.layers[il];
+    const kv_gpu *kv = &t->kv[c->donor];
+    uint32_t n_split = split_count(c, pos);
+    decode_attn_args args = {.n_head = c->n_head,
+                             .n_kv = c->n_kv,
+                             .head_dim = c->head_dim,
+                             .n_rot = c->n_rot,
+                             .window = c->window,
+                             .n_slot = kv->n_slot,
+                             .owner = c->owns_kv,
+                             .k_eq_v = c->k_eq_v,
+                             .w_q = w->q_norm.offset,
+                             .w_k = w->k_norm.offset,
+                             .eps = t->model->config.rms_eps,
+                             .n_split = n_split};
+    kernel_run(
+        s, &(kernel_call){
+               .kernel = &kernel_decode_attn,
+               .args = &args,
+               .views = {whole(t->one.step), whole(t->qkv), whole(t->model->weights.vector_buffer),
+                         whole(c->sliding ? t->one.rope_sliding : t->one.rope_global), whole(kv->k),
+                         whole(kv->v), whole(t->attn), whole(t->attn_stat)},
+               .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
+               .y = n_split});
+    if (n_split < MERGE_FROM) return n_split;
+    decode_merge_args merge = {.n_head = c->n_head, .head_dim = c->head_dim, .n_split = n_split};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_decode_merge,
+                                 .args = &merge,
+                                 .views = {whole(t->attn), whole(t->attn_stat)},
+                                 .x = c->n_head});
+    return 1;
+}
+
+static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_split) {
+    const weight *w = &t->model->weights.layers[il].out;
+    uint32_t lanes = lanes_for(w->n_row, w->n_col);
+    for (uint32_t i = 0; i < w->n_tile; i++) {
+        const weight_tile *tile = &w->tiles[i];
+        decode_out_args args = {.n_row = tile->n_row,
+                                .n_col = w->n_col,
+                                .out0 = tile->row0,
+                                .scale = w->scale,
+                                .head_dim = t->model->config.layers[il].head_dim,
+                                .n_split = n_split};
+        kernel_run(s, &(kernel_call){.kernel = &kernel_decode_out,
+                                     .formats = {w->type},
+                                     .constants = &(gpu_constant){"LANES", lanes},
+                                     .n_constant = 1,
+                                     .args = &args,
+                                     .views = {whole(t->attn), whole(t->attn_stat),
+                                               whole(tile->buffer), whole(t->attn_out)},
+                                     .x = div_up(tile->n_row, 512 / lanes)});
+    }
+}
+
+/* ---- feed-forward -------------------------------------------------------------------------- */
+
+/* act = gelu(gate z) * (up z). The two are cut into the same tiles: same shape, and for a model
+ * that needs tiles at all, same format (checked by text_gpu_create). */
+static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
+    const layer_weights *w = &t->model->weights.layers[il];
+    uint32_t lanes = lanes_for(w->gate.n_row * 2, w->gate.n_col);
+    for (uint32_t i = 0; i < w->gate.n_tile; i++) {
+        const weight_tile *gate = &w->gate.tiles[i], *up = &w->up.tiles[i];
+        decode_ffn_args args = {.n_embd = w->gate.n_col,
+                                .n_row = gate->n_row,
+                                .row0 = gate->row0,
+                                .eps = t->model->config.rms_eps,
+                                .scale = st->scale,
+                                .w_post = st->w_post,
+                                .w_norm = w->ffn_norm.offset,
+                                .scale_gate = w->gate.scale,
+                                .scale_up = w->up.scale};
+        kernel_run(
+            s, &(kernel_call){.kernel = &kernel_decode_ffn,
+                              .formats = {w->gate.type, w->up.type},
+                              .constants = &(gpu_constant){"LANES", lanes},
+                              .n_constant = 1,
+                              .args = &args,
+                              .views = {whole(t->x[t->x_at]), whole(st->update),
+                                        whole(t->model->weights.vector_buffer), whole(gate->buffer),
+                                        whole(up->buffer), whole(t->x[1 - t->x_at]), whole(t->act)},
+                              .x = div_up(gate->n_row, 256 / lanes)});
+    }
+    stream_taken(t, st);
+}
+
+/* Writes the pending update into the stream, for a stage that reads it plainly. */
+static void run_settle(text_gpu *t, kernel_steps *s, stream *st) {
+    settle_args args = {.n_embd = t->model->config.n_embd,
+                        .eps = t->model->config.rms_eps,
+                        .scale = st->scale,
+                        .w_post = st->w_post};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_settle,
+                                 .args = &args,
+                                 .views = {whole(t->x[t->x_at]), whole(st->update),
+                                           whole(t->model->weights.vector_buffer),
+                                           whole(t->x[1 - t->x_at])},
+                                 .x = 1});
+    stream_taken(t, st);
+}
+
+static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
+    const model_config *c = &t->model->config;
+    const weight *w = &t->model->weights.layers[il].ple_gate;
+    uint32_t lanes = lanes_for(w->n_row, w->n_col);
+    decode_ple_args args = {.n_embd = c->n_embd,
+                            .n_ple = c->n_ple,
+                            .ple0 = il * c->n_ple,
+                            .eps = c->rms_eps,
+                            .scale = st->scale,
+                            .w_post = st->w_post,
+                            .w_ple = t->model->weights.ple_proj_norm.offset,
+                            .scale_gate = w->scale};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_decode_ple,
+                                 .formats = {w->type},
+                                 .constants = &(gpu_constant){"LANES", lanes},
+                                 .n_constant = 1,
+                                 .args = &args,
+                                 .views = {whole(t->x[t->x_at]), whole(st->update),
+                                           whole(t->model->weights.vector_buffer),
+                                           whole(w->tiles[0].buffer), whole(t->one.ple_proj),
+                                           whole(t->one.ple_token), whole(t->x[1 - t->x_at]),
+                                           whole(t->ple_gate)},
+                                 .x = div_up(w->n_row, 512 / lanes)});
+    stream_taken(t, st);
+}
+
+/* ---- the network --------------------------------------------------------------------------- */
+
+void decode_gpu_inputs(text_gpu *t, kernel_steps *s) {
+    text_gpu_embed(t, s, t->one.ids, 1);
+    if (t->model->config.n_ple)
+        run_matvec(s, &t->model->weights.ple_model_proj, t->x[t->x_at], t->one.ple_proj);
+}
+
+static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, stream *st) {
+    const layer_weights *w = &t->model->weights.layers[il];
+    run_qkv(t, s, il, st);
+    run_attn_out(t, s, il, run_attention(t, s, il, pos));
+    *st = (stream){t->attn_out, w->post_attn_norm.offset, 1};
+    if (t->model->config.layers[il].moe) {
+        run_settle(t, s, st);
+        moe_gpu_ffn(t, s, il, t->x[t->x_at], 1);
+    } else {
+        run_geglu(t, s, il, st);
+        run_matvec(s, &w->down, t->act, t->ffn_out);
+    }
+    *st = (stream){t->ffn_out, w->post_ffn_norm.offset, w->scale};
+    if (t->model->config.n_ple) {
+        st->scale = 1;
+        run_ple_gate(t, s, il, st);
+        run_matvec(s, &w->ple_proj, t->ple_gate, t->ple_out);
+        *st = (stream){t->ple_out, w->ple_norm.offset, w->scale};
+    }
+}
+
+void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t pos) {
+    const model *m = t->model;
+    stream st = {.update = t->attn_out, .w_post = NONE, .scale = 1};
+    for (uint32_t il = first; il < m->config.n_layer; il++) run_layer(t, s, il, pos, &st);
+    decode_norm_args norm = {.n_embd = m->config.n_embd,
+                             .n_clear = TEXT_GPU_BINS,
+                             .eps = m->config.rms_eps,
+                             .scale = st.scale,
+                             .w_post = st.w_post,
+                             .w_norm = m->weights.output_norm.offset};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_decode_norm,
+                                 .args = &norm,
+                                 .views = {whole(t->x[t->x_at]), whole(st.update),
+                                           whole(m->weights.vector_buffer), whole(t->norm),
+                                           whole(t->topk_work)},
+                                 .x = 1});
+}
+
+void decode_gpu_head(text_gpu *t, kernel_steps *s) {
+    const model_config *c = &t->model->config;
+    run_matvec(s, t->model->weights.output, t->norm, t->logits);
+    /* Bins over the range of the capped logits; an uncapped model's are limited to it. */
+    float high = c->softcap > 0 ? c->softcap : 64;
+    uint32_t groups = div_up(c->n_vocab, 256 * 16);
+    topk_count_args count = {.n = c->n_vocab,
+                             .cap = c->softcap,
+                             .low = -high,
+                             .bins_per_unit = TEXT_GPU_BINS / (2 * high),
+                             .shift = high};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_topk_count,
+                                 .args = &count,
+                                 .views = {whole(t->logits), whole(t->topk_work), whole(t->topk)},
+                                 .x = groups});
+    topk_select_args select = {.n = c->n_vocab,
+                               .k = min_u32(TEXT_GPU_CANDIDATES, c->n_vocab),
+                               .n_sum = groups,
+                               .low = count.low,
+                               .bins_per_unit = count.bins_per_unit,
+                               .shift = count.shift};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_topk_select,
+                                 .args = &select,
+                                 .views = {whole(t->logits), whole(t->topk_work), whole(t->topk)},
+                                 .x = groups});
+}

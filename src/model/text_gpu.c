@@ -1,0 +1,425 @@
+/* text_gpu: owns the buffers of a session on the device and drives its runs: writes the inputs,
+ * has prefill_gpu.c or decode_gpu.c record the network, submits, and hands out tickets to read the
+ * results. Also the KV cache's coming and going: snapshots, rewinding, saving.
+ *
+ * Flow: gpu/upload.c before; prefill_gpu.c, decode_gpu.c, moe_gpu.c do the layers; session.c after. */
+#include "model/text_gpu.h"
+
+#include "kernels.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DECODE_CALLS  4096u /* dispatches a step at most: 256 layers of up to 14, and the head */
+#define PREFILL_CALLS 16384u
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+static uint32_t kv_row_bytes(const layer_config *c) { return c->n_kv * c->head_dim * 2; }
+
+typedef struct widths { /* the widest of all layers */
+    uint32_t q, kv, ff, stage, head;
+} widths;
+
+static widths widest(const model_config *c) {
+    widths w = {0};
+    for (uint32_t il = 0; il < c->n_layer; il++) {
+        const layer_config *l = &c->layers[il];
+        w.q = max_u32(w.q, l->n_head * l->head_dim);
+        w.kv = max_u32(w.kv, l->n_kv * l->head_dim);
+        w.ff = max_u32(w.ff, l->n_ff);
+        w.head = max_u32(w.head, l->n_head);
+        if (l->sliding && l->owns_kv) w.stage = max_u32(w.stage, kv_row_bytes(l));
+    }
+    return w;
+}
+
+static uint32_t chunk_for(uint32_t n_ctx) { return min_u32(TEXT_GPU_CHUNK, n_ctx); }
+
+/* Creates a buffer and counts it; with t NULL it only counts. */
+typedef struct maker {
+    text_gpu *t;
+    uint64_t bytes;
+    bool ok;
+    carat_error *err;
+} maker;
+
+static void make(maker *mk, gpu_buffer *out, uint64_t bytes, gpu_usage usage, const char *label) {
+    if (!bytes || !mk->ok) return;
+    mk->bytes += bytes;
+    if (!mk->t) return;
+    gpu *g = mk->t->gpu;
+    if (usage == GPU_STORAGE && bytes > g->info.max_binding)
+        mk->ok = fail(mk->err, CARAT_E_MEMORY,
+                      "%s needs %llu MB in one piece; %s allows %llu MB (try a smaller context)",
+                      label, (unsigned long long)(bytes >> 20), g->info.name,
+                      (unsigned long long)(g->info.max_binding >> 20));
+    else
+        *out = gpu_buffer_create(g, bytes, usage, label, mk->err);
+    if (!out->id) mk->ok = false;
+}
+
+static void make_inputs(maker *mk, text_gpu *t, const model_config *c, uint64_t n) {
+    uint64_t ple = (uint64_t)c->n_layer * c->n_ple * 4, rope = 512 / 2 * 8;
+    make(mk, &t->one.step, sizeof(step_uniform), GPU_UNIFORM, "step");
+    make(mk, &t->one.ids, 4, GPU_STORAGE, "id");
+    make(mk, &t->one.rope_sliding, rope, GPU_STORAGE, "rope");
+    make(mk, &t->one.rope_global, rope, GPU_STORAGE, "rope");
+    make(mk, &t->one.ple_token, ple, GPU_STORAGE, "per-layer embedding");
+    make(mk, &t->one.ple_proj, ple, GPU_STORAGE, "per-layer projection");
+    make(mk, &t->step, sizeof(step_uniform), GPU_UNIFORM, "step");
+    make(mk, &t->ids, n * 4, GPU_STORAGE, "ids");
+    make(mk, &t->rope_sliding, n * rope, GPU_STORAGE, "rope");
+    make(mk, &t->rope_global, n * rope, GPU_STORAGE, "rope");
+    make(mk, &t->ple_token, n * ple, GPU_STORAGE, "per-layer embeddings");
+    make(mk, &t->ple_proj, n * ple, GPU_STORAGE, "per-layer projections");
+    make(mk, &t->targets, n * 4, GPU_STORAGE, "targets");
+}
+
+static void make_values(maker *mk, text_gpu *t, const model_config *c, uint64_t n) {
+    widths w = widest(c);
+    uint64_t embd = n * c->n_embd * 4, split = (uint64_t)TEXT_GPU_MAX_SPLIT * w.q * 4;
+    uint64_t attn = n * w.q * 4;
+    make(mk, &t->x[0], embd, GPU_STORAGE, "residual stream");
+    make(mk, &t->x[1], embd, GPU_STORAGE, "residual stream");
+    make(mk, &t->norm, embd, GPU_STORAGE, "normed stream");
+    make(mk, &t->qkv, (w.q + 2ull * w.kv) * 4, GPU_STORAGE, "qkv");
+    make(mk, &t->q, n * w.q * 4, GPU_STORAGE, "q");
+    make(mk, &t->k, n * w.kv * 4, GPU_STORAGE, "k");
+    make(mk, &t->v, n * w.kv * 4, GPU_STORAGE, "v");
+    make(mk, &t->attn, attn > split ? attn : split, GPU_STORAGE, "attention");
+    make(mk, &t->attn_stat, TEXT_GPU_MAX_SPLIT * w.head * 8ull, GPU_STORAGE, "attention sums");
+    make(mk, &t->attn_out, embd, GPU_STORAGE, "attention output");
+    make(mk, &t->act, n * w.ff * 4, GPU_STORAGE, "feed-forward");
+    make(mk, &t->ffn_out, embd, GPU_STORAGE, "feed-forward output");
+    make(mk, &t->ple_gate, n * c->n_ple * 4, GPU_STORAGE, "per-layer gate");
+    make(mk, &t->ple_out, c->n_ple ? embd : 0, GPU_STORAGE, "per-layer output");
+    make(mk, &t->logits, (uint64_t)TEXT_GPU_SCORE_ROWS * c->n_vocab * 4, GPU_STORAGE, "logits");
+    make(mk, &t->topk, 16 + 8 * TEXT_GPU_LISTED, GPU_STORAGE, "candidates");
+    make(mk, &t->topk_work, (TEXT_GPU_BINS + div_up(c->n_vocab, 4096)) * 4ull, GPU_STORAGE,
+         "histogram");
+    make(mk, &t->scores, n * 4, GPU_STORAGE, "scores");
+}
+
+/* The layer whose sliding K and V the shared layers read; n_layer: none. */
+static uint32_t sliding_donor(const model_config *c) {
+    for (uint32_t il = c->n_owner; il < c->n_layer; il++)
+        if (c->layers[il].sliding) return c->layers[il].donor;
+    return c->n_layer;
+}
+
+static void make_kv(maker *mk, text_gpu *t, const model_config *c, uint32_t n_ctx, bool sliding) {
+    for (uint32_t il = 0; il < c->n_owner; il++) {
+        const layer_config *l = &c->layers[il];
+        if (l->sliding != sliding) continue;
+        kv_gpu *kv = &t->kv[il];
+        *kv = (kv_gpu){.n_slot = sliding ? l->window : n_ctx, .row_bytes = kv_row_bytes(l)};
+        uint64_t bytes = (uint64_t)kv->n_slot * kv->row_bytes;
+        make(mk, &kv->k, bytes, GPU_STORAGE, "the K cache of a layer");
+        make(mk, &kv->v, bytes, GPU_STORAGE, "the V cache of a layer");
+    }
+    if (!sliding) return;
+    uint64_t stage = (uint64_t)(c->window + chunk_for(n_ctx)) * widest(c).stage;
+    for (int i = 0; i < 2; i++) {
+        if (i == 1 && sliding_donor(c) == c->n_layer) continue;
+        make(mk, &t->stage_k[i], stage, GPU_STORAGE, "staged keys");
+        make(mk, &t->stage_v[i], stage, GPU_STORAGE, "staged values");
+    }
+}
+
+void text_gpu_memory(const model *m, uint64_t *kv_fixed, uint64_t *kv_token, uint64_t *scratch) {
+    text_gpu none = {0};
+    maker fixed = {.ok = true}, token = {.ok = true}, rest = {.ok = true};
+    make_kv(&fixed, &none, &m->config, TEXT_GPU_CHUNK, true);
+    make_kv(&token, &none, &m->config, 1, false);
+    make_inputs(&rest, &none, &m->config, TEXT_GPU_CHUNK);
+    make_values(&rest, &none, &m->config, TEXT_GPU_CHUNK);
+    *kv_fixed = fixed.bytes;
+    *kv_token = token.bytes;
+    *scratch = rest.bytes;
+}
+
+/* What the kernels cannot do, said before anything is allocated. */
+static bool check_model(const model *m, const gpu *g, carat_error *err) {
+    for (uint32_t il = 0; il < m->config.n_layer; il++) {
+        const layer_config *c = &m->config.layers[il];
+        const layer_weights *w = &m->weights.layers[il];
+        if (c->head_dim < 8 || c->head_dim > 512 || (c->head_dim & (c->head_dim - 1)))
+            return fail(err, CARAT_E_UNSUPPORTED,
+                        "layer %u has a head dimension of %u; the GPU kernels take powers of two "
+                        "up to 512 (the CPU takes any)",
+                        il, c->head_dim);
+        if (w->k.n_tile > 1 || w->v.n_tile > 1 || w->ple_gate.n_tile > 1 ||
+            w->gate.n_tile != w->up.n_tile)
+            return fail(err, CARAT_E_UNSUPPORTED,
+                        "layer %u is too large for %s, which binds %llu MB at a time", il,
+                        g->info.name, (unsigned long long)(g->info.max_binding >> 20));
+    }
+    return true;
+}
+
+bool text_gpu_create(const model *m, gpu *g, kernel_cache *cache, uint32_t n_ctx, text_gpu **out,
+                     carat_error *err) {
+    *out = NULL;
+    if (!check_model(m, g, err)) return false;
+    arena *memory = arena_create(err);
+    text_gpu *t = memory ? arena_alloc(memory, 1, sizeof *t) : NULL;
+    if (!t) {
+        arena_free(memory);
+        return fail_memory(err, sizeof *t, "a session on the GPU");
+    }
+    *t = (text_gpu){.model = m, .gpu = g, .cache = cache, .n_ctx = n_ctx, .memory = memory};
+    t->n_chunk = chunk_for(n_ctx);
+    size_t n_ple = (size_t)m->config.n_layer * m->config.n_ple;
+    t->rope_host = arena_alloc(memory, t->n_chunk, 512 * sizeof(float));
+    t->ple_host = arena_alloc(memory, t->n_chunk, n_ple * sizeof(float));
+    maker mk = {.t = t, .ok = t->rope_host && t->ple_host, .err = err};
+    if (!mk.ok) fail_memory(err, t->n_chunk * (n_ple + 512) * sizeof(float), "a session's inputs");
+    make_kv(&mk, t, &m->config, n_ctx, true);
+    make_kv(&mk, t, &m->config, n_ctx, false);
+    make_inputs(&mk, t, &m->config, t->n_chunk);
+    make_values(&mk, t, &m->config, t->n_chunk);
+    mk.ok = mk.ok && (t->decode = kernel_steps_create(cache, DECODE_CALLS, err)) &&
+            (t->prefill = kernel_steps_create(cache, PREFILL_CALLS, err)) &&
+            (!m->config.n_expert || moe_gpu_create(t, err));
+    if (!mk.ok) {
+        text_gpu_free(t);
+        return false;
+    }
+    *out = t;
+    return true;
+}
+
+void text_gpu_free(text_gpu *t) {
+    if (!t) return;
+    kernel_steps_free(t->decode);
+    kernel_steps_free(t->prefill);
+    if (t->moe) moe_gpu_free(t);
+    const one_token *o = &t->one;
+    const gpu_buffer all[] = {
+        o->step,    o->ids,        o->rope_sliding, o->rope_global, o->ple_token, o->ple_proj,
+        t->step,    t->ids,        t->rope_sliding, t->rope_global, t->ple_token, t->ple_proj,
+        t->targets, t->x[0],       t->x[1],         t->norm,        t->qkv,       t->q,
+        t->k,       t->v,          t->attn,         t->attn_stat,   t->attn_out,  t->act,
+        t->ffn_out, t->ple_gate,   t->ple_out,      t->logits,      t->topk,      t->topk_work,
+        t->scores,  t->stage_k[0], t->stage_k[1],   t->stage_v[0],  t->stage_v[1]};
+    for (size_t i = 0; i < COUNT(all); i++) gpu_buffer_free(t->gpu, all[i]);
+    for (uint32_t il = 0; il < t->model->config.n_owner; il++) {
+        gpu_buffer_free(t->gpu, t->kv[il].k);
+        gpu_buffer_free(t->gpu, t->kv[il].v);
+    }
+    arena_free(t->memory);
+}
+
+/* ---- inputs -------------------------------------------------------------------------------- */
+
+static void write_rope(text_gpu *t, bool sliding, uint32_t pos, uint32_t n_tok, gpu_buffer to) {
+    const model_config *c = &t->model->config;
+    uint32_t il = 0;
+    while (il < c->n_layer && c->layers[il].sliding != sliding) il++;
+    if (il == c->n_layer || !c->layers[il].n_rot) return;
+    model_rope_rows(t->model, sliding, pos, n_tok, t->rope_host);
+    gpu_write(t->gpu, to, 0, t->rope_host, (size_t)n_tok * c->layers[il].n_rot * 8);
+}
+
+/* The first n layers' slices of the PLE rows. */
+static bool write_ple(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t n, gpu_buffer to,
+                      carat_error *err) {
+    uint32_t width = n * t->model->config.n_ple;
+    if (!width) return true;
+    for (uint32_t i = 0; i < n_tok; i++)
+        if (!model_ple_row(t->model, ids[i], width, t->ple_host + (size_t)i * width, err))
+            return false;
+    gpu_write(t->gpu, to, 0, t->ple_host, (size_t)n_tok * width * 4);
+    return true;
+}
+
+static bool write_one(text_gpu *t, int32_t id, uint32_t pos, carat_error *err) {
+    step_uniform step = {.pos = pos, .n_tok = 1};
+    gpu_write(t->gpu, t->one.step, 0, &step, sizeof step);
+    gpu_write(t->gpu, t->one.ids, 0, &id, 4);
+    write_rope(t, true, pos, 1, t->one.rope_sliding);
+    write_rope(t, false, pos, 1, t->one.rope_global);
+    return write_ple(t, &id, 1, t->model->config.n_layer, t->one.ple_token, err);
+}
+
+static bool write_chunk(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos,
+                        uint32_t n_run, carat_error *err) {
+    step_uniform step = {.pos = pos, .n_tok = n_tok};
+    gpu_write(t->gpu, t->step, 0, &step, sizeof step);
+    gpu_write(t->gpu, t->ids, 0, ids, (size_t)n_tok * 4);
+    write_rope(t, true, pos, n_tok, t->rope_sliding);
+    write_rope(t, false, pos, n_tok, t->rope_global);
+    return write_ple(t, ids, n_tok, n_run, t->ple_token, err);
+}
+
+void text_gpu_embed(text_gpu *t, kernel_steps *s, gpu_buffer ids, uint32_t n_tok) {
+    const weight *w = &t->model->weights.embed;
+    t->x_at = 0;
+    for (uint32_t i = 0; i < w->n_tile; i++) {
+        embed_args args = {.n_tok = n_tok,
+                           .n_col = w->n_col,
+                           .row0 = w->tiles[i].row0,
+                           .n_row = w->tiles[i].n_row,
+                           .scale = sqrtf((float)w->n_col) * w->scale};
+        kernel_run(
+            s, &(kernel_call){
+                   .kernel = &kernel_embed,
+                   .formats = {w->type},
+                   .args = &args,
+                   .views = {{.buffer = ids}, {.buffer = w->tiles[i].buffer}, {.buffer = t->x[0]}},
+                   .x = div_up(n_tok * (w->n_col / 16), 64)});
+    }
+}
+
+/* ---- runs ---------------------------------------------------------------------------------- */
+
+static bool check_run(const text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos,
+                      carat_error *err) {
+    if (!n_tok || n_tok > t->n_chunk || pos > t->n_ctx || n_tok > t->n_ctx - pos)
+        return fail(err, CARAT_E_CONTEXT, "%u tokens at position %u; the context holds %u", n_tok,
+                    pos, t->n_ctx);
+    for (uint32_t i = 0; i < n_tok; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= t->model->config.n_vocab)
+            return fail(err, CARAT_E_ARGUMENT, "token %d is not in the vocabulary of %u", ids[i],
+                        t->model->config.n_vocab);
+    return true;
+}
+
+static bool run_decode(text_gpu *t, bool head, uint32_t pos, carat_error *err) {
+    kernel_steps *s = t->decode;
+    kernel_begin(s);
+    decode_gpu_inputs(t, s);
+    decode_gpu_layers(t, s, 0, pos);
+    if (head) decode_gpu_head(t, s);
+    return kernel_end(s, err) && gpu_submit(t->gpu, err);
+}
+
+/* The layers that own KV for all tokens, the others for the last one, which they leave behind. */
+static bool run_prefill(text_gpu *t, uint32_t n_tok, uint32_t pos, bool head, carat_error *err) {
+    const model_config *c = &t->model->config;
+    kernel_steps *s = t->prefill;
+    kernel_begin(s);
+    if (head) decode_gpu_inputs(t, s);
+    prefill_gpu_layers(t, s, n_tok, pos, c->n_owner);
+    if (head) {
+        uint64_t row = (uint64_t)c->n_embd * 4;
+        gpu_copy(t->gpu, t->x[1 - t->x_at], 0, t->x[t->x_at], row * (n_tok - 1), row);
+        t->x_at = 1 - t->x_at;
+        decode_gpu_layers(t, s, c->n_owner, pos + n_tok - 1);
+        decode_gpu_head(t, s);
+    }
+    return kernel_end(s, err) && gpu_submit(t->gpu, err);
+}
+
+bool text_gpu_run(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos, bool head,
+                  carat_error *err) {
+    if (!check_run(t, ids, n_tok, pos, err)) return false;
+    if ((head || n_tok == 1) && !write_one(t, ids[n_tok - 1], pos + n_tok - 1, err)) return false;
+    if (n_tok == 1) return run_decode(t, head, pos, err);
+    return write_chunk(t, ids, n_tok, pos, t->model->config.n_owner, err) &&
+           run_prefill(t, n_tok, pos, head, err);
+}
+
+bool text_gpu_score(text_gpu *t, const int32_t *ids, const int32_t *targets, uint32_t n_tok,
+                    uint32_t pos, carat_error *err) {
+    uint32_t n_layer = t->model->config.n_layer;
+    if (!check_run(t, ids, n_tok, pos, err)) return false;
+    if (!write_chunk(t, ids, n_tok, pos, n_layer, err)) return false;
+    gpu_write(t->gpu, t->targets, 0, targets, (size_t)n_tok * 4);
+    kernel_begin(t->prefill);
+    prefill_gpu_layers(t, t->prefill, n_tok, pos, n_layer);
+    prefill_gpu_scores(t, t->prefill, n_tok);
+    return kernel_end(t->prefill, err) && gpu_submit(t->gpu, err);
+}
+
+/* ---- results ------------------------------------------------------------------------------- */
+
+size_t text_gpu_read_bytes(const text_gpu *t, bool all) {
+    return all ? (size_t)t->model->config.n_vocab * 4 : 16 + 8 * (size_t)TEXT_GPU_LISTED;
+}
+
+gpu_ticket text_gpu_read(text_gpu *t, bool all, carat_error *err) {
+    return gpu_read(t->gpu, all ? t->logits : t->topk, 0, text_gpu_read_bytes(t, all), err);
+}
+
+gpu_ticket text_gpu_read_scores(text_gpu *t, uint32_t n_tok, carat_error *err) {
+    return gpu_read(t->gpu, t->scores, 0, (size_t)n_tok * 4, err);
+}
+
+static int by_logit(const void *a, const void *b) {
+    const candidate *x = a, *y = b;
+    if (x->logit != y->logit) return x->logit > y->logit ? -1 : 1;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+uint32_t text_gpu_candidates(const text_gpu *t, const void *bytes, candidate *out, float *lse) {
+    uint32_t head[4];
+    memcpy(head, bytes, sizeof head);
+    memcpy(lse, &head[1], sizeof *lse);
+    if (head[0] > TEXT_GPU_LISTED ||
+        head[0] < min_u32(TEXT_GPU_CANDIDATES, t->model->config.n_vocab))
+        return 0;
+    memcpy(out, (const char *)bytes + sizeof head, head[0] * sizeof *out);
+    qsort(out, head[0], sizeof *out, by_logit);
+    return min_u32(head[0], TEXT_GPU_CANDIDATES);
+}
+
+/* ---- the KV cache's coming and going ------------------------------------------------------- */
+
+/* Bytes of K or of V of layer il's ring; 0 for a global layer. */
+static uint64_t ring_bytes(const text_gpu *t, uint32_t il) {
+    if (!t->model->config.layers[il].sliding) return 0;
+    return (uint64_t)t->kv[il].n_slot * t->kv[il].row_bytes;
+}
+
+static uint64_t rings_bytes(const text_gpu *t) {
+    uint64_t n = 0;
+    for (uint32_t il = 0; il < t->model->config.n_owner; il++) n += 2 * ring_bytes(t, il);
+    return n;
+}
+
+/* Copies the rings into a snapshot (save) or back. */
+static void copy_rings(text_gpu *t, gpu_buffer snapshot, bool save) {
+    uint64_t at = 0;
+    for (uint32_t il = 0; il < t->model->config.n_owner; il++) {
+        const gpu_buffer own[2] = {t->kv[il].k, t->kv[il].v};
+        uint64_t n = ring_bytes(t, il);
+        for (int i = 0; n && i < 2; i++, at += n) {
+            if (save)
+                gpu_copy(t->gpu, snapshot, at, own[i], 0, n);
+            else
+                gpu_copy(t->gpu, own[i], 0, snapshot, at, n);
+        }
+    }
+}
+
+bool text_gpu_snapshot(text_gpu *t, uint32_t pos, kv_snapshot *out, carat_error *err) {
+    if (!out->buffer.id)
+        out->buffer = gpu_buffer_create(t->gpu, rings_bytes(t) + 4, GPU_STORAGE, "snapshot", err);
+    if (!out->buffer.id) return false;
+    out->pos = pos;
+    copy_rings(t, out->buffer, true);
+    return gpu_submit(t->gpu, err);
+}
+
+void text_gpu_rewind(text_gpu *t, const kv_snapshot *snapshot) {
+    copy_rings(t, snapshot->buffer, false);
+}
+
+bool text_gpu_can_rewind(const text_gpu *t, uint32_t length, uint32_t pos) {
+    uint32_t window = t->model->config.window;
+    return !rings_bytes(t) || length <= window || length <= pos + 1;
+}
+
+uint32_t text_gpu_kv_pieces(const text_gpu *t, uint32_t n, kv_piece *out) {
+    uint32_t count = 0;
+    for (uint32_t il = 0; il < t->model->config.n_owner; il++) {
+        const kv_gpu *kv = &t->kv[il];
+        uint64_t size = (uint64_t)min_u32(n, kv->n_slot) * kv->row_bytes;
+        out[count++] = (kv_piece){kv->k, size};
+        out[count++] = (kv_piece){kv->v, size};
+    }
+    return count;
+}
