@@ -176,5 +176,5 @@ void ids_put(id_list *v, int32_t id) { ids_append(v, &id, 1); }
 
 void ids_free(id_list *v) {
     free(v->data);
-    *v = (ids){0};
+    *v = (id_list){0};
 }
