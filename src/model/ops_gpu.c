@@ -1,0 +1,96 @@
+/* ops_gpu: see ops_gpu.h. A weight that is too large for one binding is in tiles of rows: one
+ * dispatch for each.
+ *
+ * Flow: gpu/kernel.c below; prefill_gpu.c, moe_gpu.c and text_gpu.c above. */
+#include "model/ops_gpu.h"
+
+#include "kernels.h"
+
+#define TILE_TOKENS 64u /* of lib/tile.wgsl */
+#define TILE_ROWS   64u
+#define NONE        UINT32_MAX
+
+void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu_view out,
+               uint32_t n_tok) {
+    for (uint32_t i = 0; i < w->n_tile && w->tiles[i].row0 < n_row; i++) {
+        const weight_tile *tile = &w->tiles[i];
+        const matmul_args args = {
+            .n_tok = n_tok,
+            .n_row = min_u32(tile->n_row, n_row - tile->row0),
+            .n_col = w->n_col,
+            .out0 = tile->row0,
+            .out_stride = n_row,
+            .scale = w->scale,
+        };
+        kernel_run(s, &(kernel_call){
+                          .kernel = &kernel_matmul,
+                          .formats = {w->type},
+                          .args = &args,
+                          .views = {x, {.buffer = tile->buffer}, out},
+                          .x = div_up(args.n_row, TILE_ROWS),
+                          .y = div_up(n_tok, TILE_TOKENS),
+                      });
+    }
+}
+
+void op_matmul_geglu(kernel_steps *s, const weight *gate, const weight *up, gpu_view x,
+                     gpu_view out, uint32_t n_tok) {
+    /* The tiles of the two may be cut differently: go from cut to cut. */
+    uint32_t a = 0, b = 0;
+    for (uint32_t row = 0; row < gate->n_row;) {
+        const weight_tile *ta = &gate->tiles[a], *tb = &up->tiles[b];
+        const uint32_t end_a = ta->row0 + ta->n_row, end_b = tb->row0 + tb->n_row;
+        const uint32_t end = min_u32(end_a, end_b);
+        const matmul_geglu_args args = {
+            .n_tok = n_tok,
+            .n_row = end - row,
+            .n_col = gate->n_col,
+            .a_row0 = row - ta->row0,
+            .b_row0 = row - tb->row0,
+            .out0 = row,
+            .out_stride = gate->n_row,
+            .scale_a = gate->scale,
+            .scale_b = up->scale,
+        };
+        kernel_run(s, &(kernel_call){
+                          .kernel = &kernel_matmul_geglu,
+                          .formats = {gate->type, up->type},
+                          .args = &args,
+                          .views = {x, {.buffer = ta->buffer}, {.buffer = tb->buffer}, out},
+                          .x = div_up(args.n_row, TILE_ROWS / 2),
+                          .y = div_up(n_tok, TILE_TOKENS),
+                      });
+        row = end;
+        a += end == end_a;
+        b += end == end_b;
+    }
+}
+
+void op_rmsnorm(kernel_steps *s, gpu_buffer vectors, const vector *w, float eps, float scale,
+                gpu_view x, gpu_view out, uint32_t n_tok) {
+    const rmsnorm_args args = {.n = w->n, .w_norm = w->offset, .eps = eps, .scale = scale};
+    kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_rmsnorm,
+                      .args = &args,
+                      .views = {{.buffer = vectors}, x, out},
+                      .x = n_tok,
+                  });
+}
+
+void op_add_rmsnorm(kernel_steps *s, gpu_buffer vectors, const vector *post, const vector *w,
+                    float eps, float scale, gpu_view update, gpu_view x, gpu_view norm,
+                    uint32_t n_tok) {
+    const add_rmsnorm_args args = {
+        .n = post->n,
+        .w_post = post->offset,
+        .w_norm = w ? w->offset : NONE,
+        .eps = eps,
+        .scale = scale,
+    };
+    kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_add_rmsnorm,
+                      .args = &args,
+                      .views = {{.buffer = vectors}, update, x, norm},
+                      .x = n_tok,
+                  });
+}

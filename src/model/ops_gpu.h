@@ -1,0 +1,27 @@
+/* ops_gpu: one function for each operation on batches of tokens, as ops_cpu.c has them for the CPU.
+ * Values are f32 rows, one a token. Each records its dispatches; nothing runs yet.
+ *
+ * Flow: gpu/kernel.h below; prefill_gpu.c, moe_gpu.c and text_gpu.c above. */
+#ifndef CARAT_OPS_GPU_H
+#define CARAT_OPS_GPU_H
+
+#include "gpu/kernel.h"
+#include "model/model.h"
+
+/* out [n_tok, n_row] = x [n_tok, n_col] * (the first n_row rows of W)^T. */
+void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu_view out,
+               uint32_t n_tok);
+/* out [n_tok, n_row] = gelu(x * gate^T) * (x * up^T). */
+void op_matmul_geglu(kernel_steps *s, const weight *gate, const weight *up, gpu_view x,
+                     gpu_view out, uint32_t n_tok);
+/* out [n_tok, w.n] = scale * rms(x) * w; vectors: weights.vector_buffer. */
+void op_rmsnorm(kernel_steps *s, gpu_buffer vectors, const vector *w, float eps, float scale,
+                gpu_view x, gpu_view out, uint32_t n_tok);
+/* x = scale * (x + rms(update) * post), in place; then norm = rms(x) * w. w NULL: no norm. */
+void op_add_rmsnorm(kernel_steps *s, gpu_buffer vectors, const vector *post, const vector *w,
+                    float eps, float scale, gpu_view update, gpu_view x, gpu_view norm,
+                    uint32_t n_tok);
+
+static inline gpu_view whole(gpu_buffer b) { return (gpu_view){.buffer = b}; }
+
+#endif
