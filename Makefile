@@ -29,7 +29,7 @@ FLAGS += $(flags_$(config)) $(CFLAGS)
 
 # Without Dawn's header (tools/deps.sh fetches it) carat is built for the CPU alone.
 SKIP := src/gpu/gpu_web.c \
-        $(if $(wildcard .deps/webgpu/webgpu.h),src/gpu/gpu_none.c,src/gpu/gpu_dawn.c)
+        $(if $(wildcard .deps/webgpu/webgpu.h),src/gpu/gpu_none.c,src/gpu/gpu_dawn.c src/gpu/dawn_open.c)
 DAWN := $(wildcard .deps/libwebgpu_wrapper.so)
 
 LIB_SRC  := $(filter-out $(SKIP),$(wildcard src/*/*.c))
@@ -101,9 +101,9 @@ bench: all
 	build/carat bench nano
 
 synth: build/synth
-build/synth: tools/synth.c
+build/synth: $(wildcard tools/synth*.c) tools/synth.h
 	@mkdir -p $(@D)
-	cc -std=c17 -D_GNU_SOURCE -O2 $(WARN) -o $@ $< -lm
+	cc -std=c17 -D_GNU_SOURCE -O2 $(WARN) -o $@ $(filter %.c,$^)
 
 # ---- fuzzing: clang's libFuzzer, FUZZ_SECONDS each, seeds in tests/seeds/NAME ----
 
