@@ -5,9 +5,12 @@
 #include "model/model.h"
 
 #include <math.h>
+#include <string.h>
 
-#define LANES 16u   /* partial sums of a dot product */
+#define LANES 4u    /* numbers that any processor adds at once */
 #define STRIP 1024u /* values of a row that are expanded at once; a multiple of every block */
+
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
 
 typedef struct stored_row {
     const quant_format *format;
@@ -32,12 +35,17 @@ void ref_dequantise_row(const weight *w, uint64_t row, float *out) {
 }
 
 float ref_dot(const float *a, const float *b, uint32_t n) {
-    float part[LANES] = {0}, sum = 0;
-    uint32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (uint32_t j = 0; j < LANES; j++) part[j] += a[i + j] * b[i + j];
-    for (; i < n; i++) sum += a[i] * b[i];
-    for (uint32_t j = 0; j < LANES; j++) sum += part[j];
+    lanes part[2] = {0}, x[2], y[2];
+    const uint32_t step = 2 * LANES;
+    float sum = 0;
+    for (; n >= step; n -= step, a += step, b += step) {
+        memcpy(x, a, sizeof x);
+        memcpy(y, b, sizeof y);
+        part[0] += x[0] * y[0];
+        part[1] += x[1] * y[1];
+    }
+    for (uint32_t i = 0; i < n; i++) sum += a[i] * b[i];
+    for (uint32_t j = 0; j < LANES; j++) sum += part[0][j] + part[1][j];
     return sum;
 }
 
