@@ -29,7 +29,7 @@ static void check_encode(const char *group, bool specials, size_t at_least) {
     assert_true(cases && cases->n >= at_least);
     for (size_t i = 0; i < cases->n; i++) {
         const json *text = json_get(&cases->items[i], "text");
-        ids got = {0};
+        id_list got = {0};
         tokenizer_encode(real, text->text, text->len, specials, &got);
         assert_false(got.failed);
         assert_ids(text->text, &got, json_get(&cases->items[i], "ids"));
@@ -126,7 +126,7 @@ static void nano_ids(void **state) {
     static const int32_t want[] = {2,   4,   395, 279, 987, 305, 494, 349, 218,
                                    192, 374, 263, 182, 169, 165, 374, 251, 212,
                                    183, 252, 188, 212, 5,   279, 4,   397, 279};
-    ids got = {0};
+    id_list got = {0};
     buf back = {0};
     tokenizer_encode(nano, text, sizeof text - 1, true, &got);
     assert_int_equal(got.len, COUNT(want));
@@ -150,7 +150,7 @@ static uint32_t random_below(uint32_t n) {
 }
 
 /* Merging by the book: of all neighbours the pair with the lowest rank, the leftmost of equals. */
-static void encode_slowly(const vocab *v, const char *text, size_t n, ids *out) {
+static void encode_slowly(const vocab *v, const char *text, size_t n, id_list *out) {
     int32_t s[512];
     size_t len = 0;
     for (size_t at = 0, step; at < n; at += step) {
@@ -192,7 +192,7 @@ static void compare_with_definition(const tokenizer *t) {
         for (size_t i = 0; i < n; i++) /* a vocabulary may lack tabs */
             if (text[i] != ' ' && (uint8_t)text[i] < 0x80 && vocab_find(t->tables, text + i, 1) < 0)
                 text[i] = 'e';
-        ids want = {0}, got = {0};
+        id_list want = {0}, got = {0};
         encode_slowly(t->tables, text, n, &want);
         tokenizer_encode(t, text, n, false, &got);
         assert_int_equal(got.len, want.len);
@@ -224,7 +224,7 @@ static void bytes_round_trip(void **state) {
             if ((uint8_t)text[i] == 0x81) text[i] = 'x';
         }
         const tokenizer *t = real && round % 2 ? real : nano;
-        ids got = {0};
+        id_list got = {0};
         buf back = {0};
         tokenizer_encode(t, text, n, round % 3 == 0, &got);
         for (size_t i = 0; i < got.len; i++) tokenizer_decode(t, got.data[i], true, &back);
@@ -241,7 +241,7 @@ static void invalid_bytes_stand_alone(void **state) {
     const vocab *v = nano->tables;
     int32_t want[] = {vocab_find(v, "a", 1), v->byte_id[0xC3], v->byte_id[0xE2],
                       v->byte_id[0x96],      v->byte_id[0xF5], vocab_find(v, "z", 1)};
-    ids got = {0};
+    id_list got = {0};
     tokenizer_encode(nano, text, sizeof text - 1, true, &got);
     assert_int_equal(got.len, COUNT(want));
     assert_memory_equal(got.data, want, sizeof want);
@@ -264,7 +264,7 @@ static void long_run(const tokenizer *t, char c) {
     size_t n = 1u << 20;
     char *text = arena_alloc(memory, n, 1);
     memset(text, c, n);
-    ids got = {0};
+    id_list got = {0};
     buf back = {0};
     clock_t start = clock();
     tokenizer_encode(t, text, n, true, &got);
@@ -382,7 +382,7 @@ static void small_vocabulary(void **state) {
     static const int32_t suppressed[] = {0, 4, 9, 11}; /* <bos> a <unused7> <pad> */
     assert_int_equal(t->n_suppressed, COUNT(suppressed));
     assert_memory_equal(t->suppressed, suppressed, sizeof suppressed);
-    ids got = {0};
+    id_list got = {0};
     tokenizer_encode(t, "ab c", 4, true, &got);
     static const int32_t want[] = {6, 7, 8};
     assert_int_equal(got.len, COUNT(want));

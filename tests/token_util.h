@@ -61,7 +61,7 @@ static inline bool have_vocab(void) {
         }                                                                                          \
     } while (0)
 
-static inline void assert_ids(const char *what, const ids *got, const json *want) {
+static inline void assert_ids(const char *what, const id_list *got, const json *want) {
     bool same = got->len == want->n;
     for (size_t i = 0; same && i < want->n; i++)
         same = got->data[i] == (int32_t)json_number(&want->items[i], -1);

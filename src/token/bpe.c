@@ -161,7 +161,7 @@ void encoder_end(encoder *e) {
     buf_free(&e->heap);
 }
 
-void tokenizer_encode(const tokenizer *t, const char *text, size_t n, bool specials, ids *out) {
+void tokenizer_encode(const tokenizer *t, const char *text, size_t n, bool specials, id_list *out) {
     encoder e = {.t = t, .out = out};
     if (n) encoder_text(&e, text, n, specials);
     encoder_end(&e);

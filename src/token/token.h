@@ -70,6 +70,7 @@ typedef struct chat_options {
     bool preserve_thinking;
     bool large; /* the 12B / 26B / 31B template */
     bool add_generation_prompt;
+    bool repair; /* mend the published template's defects (see chat.c); off: its exact bytes */
 } chat_options;
 
 /* A prompt as pieces: trusted ones (the template's own markers) may hold control tokens, plain

@@ -53,7 +53,7 @@ uint32_t pack_char(const char *c, size_t n);
 /* Encodes text that comes in pieces. Merges cross the pieces, control tokens do not. */
 typedef struct encoder {
     const tokenizer *t;
-    ids *out;
+    id_list *out;
     buf pending; /* text since the last control token, spaces already U+2581 */
     buf symbols, heap;
 } encoder;
