@@ -208,7 +208,7 @@ static void layer(const prefill *p, uint32_t il) {
 
 void prefill_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t n_tok, uint32_t pos,
                         uint32_t n_run) {
-    text_gpu_embed(t, s, n_tok);
+    text_gpu_embed(t, s, t->ids, n_tok);
     const prefill p = {
         .t = t,
         .s = s,
@@ -223,4 +223,23 @@ void prefill_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t n_tok, uint32_t p
     op_rmsnorm(s, p.w->vector_buffer, &p.w->layers[0].attn_norm, p.c->rms_eps, 1, whole(p.x),
                whole(t->norm), n_tok);
     for (uint32_t il = 0; il < n_run; il++) layer(&p, il);
+}
+
+void prefill_gpu_scores(text_gpu *t, kernel_steps *s, uint32_t n_tok) {
+    const model_config *c = &t->model->config;
+    const model_weights *w = &t->model->weights;
+    op_rmsnorm(s, w->vector_buffer, &w->output_norm, c->rms_eps, 1, whole(t->x[t->x_at]),
+               whole(t->norm), n_tok);
+    for (uint32_t t0 = 0; t0 < n_tok; t0 += TEXT_GPU_SCORE_ROWS) {
+        const uint32_t n = min_u32(TEXT_GPU_SCORE_ROWS, n_tok - t0);
+        const gpu_view norm = {.buffer = t->norm, .offset = (uint64_t)t0 * c->n_embd * 4};
+        op_matmul(s, w->output, c->n_vocab, norm, whole(t->logits), n);
+        const logprob_args args = {.n_vocab = c->n_vocab, .target0 = t0, .cap = c->softcap};
+        kernel_run(s, &(kernel_call){
+                          .kernel = &kernel_logprob,
+                          .args = &args,
+                          .views = {whole(t->logits), whole(t->targets), whole(t->scores)},
+                          .x = n,
+                      });
+    }
 }
