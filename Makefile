@@ -1,5 +1,6 @@
 # carat. Targets: all test check bench synth fuzz coverage install uninstall clean
 #   config=release|debug|sanitize|coverage   CC=gcc|clang   PREFIX=/usr/local   FUZZ_SECONDS=60
+#   V=1 shows the commands
 # Every compiler and config has its own folder, build/CC-CONFIG; build/carat is the last one built.
 config ?= release
 ifeq ($(origin CC),default)
@@ -42,52 +43,60 @@ FUZZERS  := $(patsubst tests/%.c,$(O)/%,$(wildcard tests/fuzz_*.c))
 HELP_OBJ := $(patsubst %.c,$(O)/%.o,$(filter-out tests/test_%.c tests/fuzz_%.c,$(wildcard tests/*.c)))
 KERNELS  := $(wildcard kernels/*.wgsl kernels/lib/*.wgsl)
 
-all: $(O)/carat $(if $(DAWN),$(O)/libwebgpu_wrapper.so)
-	@ln -sfn $(notdir $(O))/carat build/carat
+V ?=
+$(if $(V),,.SILENT:)
+
+all: $(O)/carat
+	ln -sfn $(notdir $(O))/carat build/carat
 
 $(O)/carat: $(CLI_OBJ) $(O)/libcarat.a
+	echo '  LINK $@'
 	$(CC) $(FLAGS) -o $@ $(CLI_OBJ) $(O)/libcarat.a $(LIBS) -ledit
 
-$(O)/libwebgpu_wrapper.so: $(DAWN) | $(O)/flags
-	@ln -sfn ../../$(DAWN) $@
-
 $(O)/libcarat.a: $(LIB_OBJ) $(O)/flags
-	@rm -f $@
+	rm -f $@
+	echo '  AR $@'
 	ar rcs $@ $(LIB_OBJ)
 
 $(O)/%.o: %.c $(O)/flags | $(GEN)/kernels.h
-	@mkdir -p $(@D)
+	mkdir -p $(@D)
+	echo '  CC $<'
 	$(CC) $(FLAGS) -MMD -MP -c -o $@ $<
 
 $(O)/gen/%.o: $(GEN)/%.c $(O)/flags
-	@mkdir -p $(@D)
+	mkdir -p $(@D)
+	echo '  CC $<'
 	$(CC) $(FLAGS) -c -o $@ $<
 
 $(GEN)/kernels.h $(GEN)/kernels.c &: tools/embed.c $(KERNELS)
-	@mkdir -p $(GEN)
+	mkdir -p $(GEN)
+	echo '  CC tools/embed.c'
 	cc -std=c17 -D_GNU_SOURCE -O1 $(WARN) -o $(GEN)/embed tools/embed.c
+	echo '  EMBED $(GEN)/kernels.c'
 	$(GEN)/embed kernels $(GEN)/kernels.h $(GEN)/kernels.c
 
 # Holds the command line and the list of sources; when either changes, all is built again.
 STAMP := $(CC) $(FLAGS) $(LIB_SRC)
 $(O)/flags: FORCE
-	@mkdir -p $(@D)
-	@echo '$(STAMP)' | cmp -s - $@ || echo '$(STAMP)' >$@
+	mkdir -p $(@D)
+	echo '$(STAMP)' | cmp -s - $@ || echo '$(STAMP)' >$@
 
 # ---- tests: one program a file, each with cmocka ----
 
 $(O)/test_%: $(O)/tests/test_%.o $(O)/tests/help.a $(O)/libcarat.a
+	echo '  LINK $@'
 	$(CC) $(FLAGS) -o $@ $^ $(LIBS) -lcmocka
 
 $(O)/tests/help.a: $(HELP_OBJ) $(O)/flags
-	@mkdir -p $(@D)
-	@rm -f $@
-	@ar rcs $@ $(HELP_OBJ)
+	mkdir -p $(@D)
+	rm -f $@
+	echo '  AR $@'
+	ar rcs $@ $(HELP_OBJ)
 
-test: $(TESTS) all
+test: $(TESTS) all build/synth
 	tests/run.sh $(O)/carat $(TESTS) $(SCRIPTS)
 
-programs: $(TESTS) all
+programs: $(TESTS) all build/synth
 
 # Those that are quick under a sanitizer: no shaders, no whole forward passes.
 SLOW := $(addprefix $(O)/,test_gpu test_kernels test_golden_cpu test_golden_gpu)
@@ -102,7 +111,8 @@ bench: all
 
 synth: build/synth
 build/synth: $(wildcard tools/synth*.c) tools/synth.h
-	@mkdir -p $(@D)
+	mkdir -p $(@D)
+	echo '  CC $@'
 	cc -std=c17 -D_GNU_SOURCE -O2 $(WARN) -o $@ $(filter %.c,$^)
 
 # ---- fuzzing: clang's libFuzzer, FUZZ_SECONDS each, seeds in tests/seeds/NAME ----
@@ -116,6 +126,7 @@ fuzz-run: $(FUZZERS)
 	tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZERS)
 
 $(O)/fuzz_%: $(O)/tests/fuzz_%.o $(O)/libcarat.a
+	echo '  LINK $@'
 	$(CC) $(FLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
 # ---- coverage: the tests under gcov, then lines covered by file ----
