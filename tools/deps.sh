@@ -49,6 +49,7 @@ if [ $for_tests = yes ]; then
     have clang || need="$need clang"
     { have clang && clang_links -fopenmp; } || need="$need libomp-dev"
     { have clang && clang_links -fsanitize=address; } || optional="$optional libclang-rt-dev"
+    have npm || case $optional in *npm*) ;; *) optional="$optional nodejs npm" ;; esac
     have clang-format || optional="$optional clang-format"
     # Chromium brings SwiftShader, a GPU in software, for the tests of the GPU kernels.
     [ -f /usr/lib/chromium/vk_swiftshader_icd.json ] || optional="$optional chromium"
