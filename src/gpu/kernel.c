@@ -16,7 +16,7 @@
 
 /* ---- source -------------------------------------------------------------------------------- */
 
-static bool enabled(const char *enables, const gpu_info *info) {
+bool kernel_runs(const kernel *k, const gpu_info *info) {
     const struct {
         const char *name;
         bool have;
@@ -24,14 +24,14 @@ static bool enabled(const char *enables, const gpu_info *info) {
                  {"enable subgroups;", info->subgroups},
                  {"enable chromium_experimental_subgroup_matrix;", info->subgroup_matrix}};
     for (size_t i = 0; i < COUNT(known); i++)
-        if (!known[i].have && strstr(enables, known[i].name)) return false;
+        if (!known[i].have && strstr(k->enables, known[i].name)) return false;
     return true;
 }
 
 const kernel *kernel_pick(const kernel *k, const gpu_info *info) {
-    if (k->f16 && enabled(k->f16->enables, info)) return k->f16;
+    if (k->f16 && kernel_runs(k->f16, info)) return k->f16;
     bool wide = info->subgroup_max >= 16; /* narrower ones lose against workgroup memory */
-    if (k->subgroup && wide && enabled(k->subgroup->enables, info)) return k->subgroup;
+    if (k->subgroup && wide && kernel_runs(k->subgroup, info)) return k->subgroup;
     return k;
 }
 

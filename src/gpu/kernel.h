@@ -28,6 +28,8 @@ typedef struct kernel_lib {
 } kernel_lib;
 extern const kernel_lib kernel_lib_table[];
 
+/* Whether the device has the features that this very file asks for. */
+bool kernel_runs(const kernel *k, const gpu_info *info);
 /* The variant that this device runs: f16, else subgroup, else the kernel itself. */
 const kernel *kernel_pick(const kernel *k, const gpu_info *info);
 /* The whole WGSL of a kernel for these formats (quant_type of A, B, C), appended to out. */

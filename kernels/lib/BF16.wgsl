@@ -1,0 +1,17 @@
+// BF16 as it is: 8 values an element, each the upper half of an f32.
+
+alias W$ = vec4<u32>;
+
+fn four$(a: u32, b: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(a << 16u, a & 0xffff0000u, b << 16u, b & 0xffff0000u));
+}
+
+fn get16$(g: u32) -> mat4x4<f32> {
+    let a = w$[2u * g];
+    let b = w$[2u * g + 1u];
+    return mat4x4<f32>(four$(a.x, a.y), four$(a.z, a.w), four$(b.x, b.y), four$(b.z, b.w));
+}
+
+fn group$(g: u32) -> Group {
+    return Group(get16$(g), 1.0, 0.0);
+}

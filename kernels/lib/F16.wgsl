@@ -1,0 +1,14 @@
+// F16 as it is: 8 values an element.
+
+alias W$ = vec4<u32>;
+
+fn get16$(g: u32) -> mat4x4<f32> {
+    let a = w$[2u * g];
+    let b = w$[2u * g + 1u];
+    return mat4x4<f32>(vec4<f32>(halves(a.x), halves(a.y)), vec4<f32>(halves(a.z), halves(a.w)),
+                       vec4<f32>(halves(b.x), halves(b.y)), vec4<f32>(halves(b.z), halves(b.w)));
+}
+
+fn group$(g: u32) -> Group {
+    return Group(get16$(g), 1.0, 0.0);
+}

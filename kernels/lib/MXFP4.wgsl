@@ -1,0 +1,20 @@
+// MXFP4 in pairs of blocks, 9 words: two 16-bit exponents e, then 4 words of e2m1 codes for each
+// block. y = 2^(e - 128) F[code], F twice the e2m1 value; low nibbles are values 0..15, high ones
+// 16..31. The subnormal scales of e = 0 and 1 count as 0.
+
+alias W$ = u32;
+
+fn group$(g: u32) -> Group {
+    let block = g >> 1u;
+    let pair = (block >> 1u) * 9u;
+    let at = pair + 1u + 4u * (block & 1u);
+    let shift = 4u * (g & 1u);
+    let q = mat4x4<f32>(fp4_values(w$[at] >> shift), fp4_values(w$[at + 1u] >> shift),
+                        fp4_values(w$[at + 2u] >> shift), fp4_values(w$[at + 3u] >> shift));
+    let e = (w$[pair] >> (16u * (block & 1u))) & 0xffffu;
+    return Group(q, bitcast<f32>((max(e, 1u) - 1u) << 23u), 0.0);
+}
+
+fn get16$(g: u32) -> mat4x4<f32> {
+    return expand(group$(g));
+}

@@ -1,0 +1,29 @@
+// Q3_K in pairs of blocks of 256, 55 words: two f16 d, then for each block 8 words of high bits, 16
+// of two-bit q and 3 of six-bit scales. y = d (S - 32) (q - 4), where the high bit counts 4.
+
+alias W$ = u32;
+
+fn four$(i: u32) -> vec4<u32> {
+    return vec4<u32>(w$[i], w$[i + 1u], w$[i + 2u], w$[i + 3u]);
+}
+
+fn group$(g: u32) -> Group {
+    let block = g >> 4u;
+    let pair = (block >> 1u) * 55u;
+    let at = pair + 1u + 27u * (block & 1u);
+    let k = g & 15u;
+    let q_at = at + 8u + 8u * (k >> 3u) + 4u * (k & 1u);
+    let h_at = at + 4u * (k & 1u);
+    let low = four$(q_at) >> vec4<u32>(k & 6u);
+    let high = four$(h_at) >> vec4<u32>(k >> 1u);
+    let v = (low & vec4<u32>(0x03030303u)) | ((high & vec4<u32>(0x01010101u)) << vec4<u32>(2u));
+    let q = mat4x4<f32>(bytes(v.x, 4.0), bytes(v.y, 4.0), bytes(v.z, 4.0), bytes(v.w, 4.0));
+    let s_low = (w$[at + 24u + ((k >> 2u) & 1u)] >> (8u * (k & 3u) + 4u * (k >> 3u))) & 15u;
+    let s_high = (w$[at + 26u] >> (8u * (k & 3u) + 2u * (k >> 2u))) & 3u;
+    let s = f32(s_low | (s_high << 4u)) - 32.0;
+    return Group(q, half_at(w$[pair], block) * s, 0.0);
+}
+
+fn get16$(g: u32) -> mat4x4<f32> {
+    return expand(group$(g));
+}

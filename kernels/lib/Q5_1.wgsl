@@ -1,0 +1,23 @@
+// Q5_1, 6 words a block: f16 d and m, a word of fifth bits, 4 words of nibbles. y = d q + m; low
+// nibbles are values 0..15, high ones 16..31.
+
+alias W$ = u32;
+
+// 16 five-bit values: nibbles at `shift` of four words from `at`, fifth bits from `high`.
+fn five$(at: u32, shift: u32, high: u32, bias: f32) -> mat4x4<f32> {
+    let low = vec4<u32>(w$[at], w$[at + 1u], w$[at + 2u], w$[at + 3u]) >> vec4<u32>(shift);
+    let top = fifth_bits(vec4<u32>(high) >> vec4<u32>(0u, 4u, 8u, 12u));
+    let v = (low & vec4<u32>(0x0f0f0f0fu)) | top;
+    return mat4x4<f32>(bytes(v.x, bias), bytes(v.y, bias), bytes(v.z, bias), bytes(v.w, bias));
+}
+
+fn group$(g: u32) -> Group {
+    let at = (g >> 1u) * 6u;
+    let scales = halves(w$[at]);
+    let q = five$(at + 2u, 4u * (g & 1u), w$[at + 1u] >> (16u * (g & 1u)), 0.0);
+    return Group(q, scales.x, scales.y);
+}
+
+fn get16$(g: u32) -> mat4x4<f32> {
+    return expand(group$(g));
+}
