@@ -1,5 +1,5 @@
 /* Random data for kernel_test.h, which includes it: f32 values, and blocks of any tensor format with
- * sane scales. */
+ * sane scales; and the comparison of results. */
 #ifndef CARAT_KERNEL_DATA_H
 #define CARAT_KERNEL_DATA_H
 
@@ -82,6 +82,25 @@ static inline uint8_t *kt_blocks(uint32_t type, uint64_t n, float size, uint32_t
             if (s->at[i] >= 0) kt_put_half(block + s->at[i], size * (0.25f + unit) / s->most);
     }
     return blocks;
+}
+
+static inline void kt_compare(const char *name, const float *got, const float *want, size_t n,
+                              double bound) {
+    double error = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(got[i])) fail_msg("%s: [%zu] is %g", name, i, (double)got[i]);
+        double d = (double)got[i] - (double)want[i];
+        error += d * d;
+        size += (double)want[i] * (double)want[i];
+    }
+    if (error > bound * size)
+        for (size_t i = 0, shown = 0; i < n && shown < 8; i++)
+            if (fabs((double)got[i] - (double)want[i]) > 1e-3 * sqrt(size / (double)n)) {
+                print_message("  [%zu] %g, not %g\n", i, (double)got[i], (double)want[i]);
+                shown++;
+            }
+    if (error > bound * size)
+        fail_msg("%s: NMSE %.3g > %.3g over %zu values", name, error / size, bound, n);
 }
 
 #endif

@@ -168,25 +168,6 @@ static inline void kt_run(const kernel_call *call) {
     kt_check(gpu_submit(kt.gpu, &err), &err);
 }
 
-static inline void kt_compare(const char *name, const float *got, const float *want, size_t n,
-                              double bound) {
-    double error = 0, size = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (!isfinite(got[i])) fail_msg("%s: [%zu] is %g", name, i, (double)got[i]);
-        double d = (double)got[i] - (double)want[i];
-        error += d * d;
-        size += (double)want[i] * (double)want[i];
-    }
-    if (error > bound * size)
-        for (size_t i = 0, shown = 0; i < n && shown < 8; i++)
-            if (fabs((double)got[i] - (double)want[i]) > 1e-3 * sqrt(size / (double)n)) {
-                print_message("  [%zu] %g, not %g\n", i, (double)got[i], (double)want[i]);
-                shown++;
-            }
-    if (error > bound * size)
-        fail_msg("%s: NMSE %.3g > %.3g over %zu values", name, error / size, bound, n);
-}
-
 /* Blocks in the packed layout, as an input. */
 static inline gpu_view kt_pack(uint32_t type, const void *blocks, uint64_t n) {
     uint8_t *packed = kt_take(upload_packed_bytes(type, n), 1);
