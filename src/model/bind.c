@@ -68,9 +68,9 @@ static bool check_shape(binder *b, const gguf_tensor *t, uint32_t ne0, uint32_t 
     if (t->ne[0] == ne0 && t->ne[1] == ne1 && t->ne[2] == ne2 && t->ne[3] == 1) return true;
     char is[96], want[48];
     if (ne2 > 1)
-        snprintf(want, sizeof want, "[%u, %u, %u]", ne0, ne1, ne2);
+        snprintf(want, sizeof want, "[%u, %u, %u]", ne2, ne1, ne0);
     else if (ne1 > 1)
-        snprintf(want, sizeof want, "[%u, %u]", ne0, ne1);
+        snprintf(want, sizeof want, "[%u, %u]", ne1, ne0);
     else
         snprintf(want, sizeof want, "[%u]", ne0);
     complain(b, CARAT_E_FORMAT, "%s is %s, not %s", t->name.text, gguf_shape(t, is), want);

@@ -111,7 +111,7 @@ typedef struct model {
 
 /* Reads config and tokenizer, binds every tensor and loads the vectors (the small F32 ones). All
  * mismatches (missing, wrong shape, format not supported) are reported together, at most 8 named.
- * The gguf is owned by the model from then on; arena memory. */
+ * The gguf is owned by the model from then on (not after a failure); arena memory. */
 bool model_open(arena *a, gguf *g, model **out, carat_error *err);
 void model_close(model *m);
 /* Reads the first n values of a row of the PLE table from the file, scaled by sqrt(n_ple):
@@ -150,6 +150,9 @@ static inline void tap_out(const tap *t, const char *name, int il, const float *
 }
 
 /* ---- ops_cpu.c: the operations, textbook order, f32 ---- */
+
+/* Products below which a second thread costs more than it brings (about 50 us of work). */
+#define REF_PARALLEL (1u << 18)
 
 float ref_dot(const float *a, const float *b, uint32_t n);
 void ref_dequantise_row(const weight *w, uint64_t row, float *out); /* [n_col], scale applied */

@@ -66,7 +66,7 @@ static void matmul_row(stored_row r, float scale, const float *in, uint32_t n_to
 void ref_matmul(const weight *w, uint32_t expert, const float *in, uint32_t n_tok, float *out) {
     const uint64_t row0 = (uint64_t)expert * w->n_row;
     const float scale = external_scale(w, expert);
-    const bool big = (uint64_t)w->n_row * w->n_col * n_tok > 1u << 16;
+    const bool big = (uint64_t)w->n_row * w->n_col * n_tok > REF_PARALLEL;
 #pragma omp parallel for schedule(static) if (big)
     for (uint32_t i = 0; i < w->n_row; i++)
         matmul_row(row_of(w, row0 + i), scale, in, n_tok, w->n_col, out + i, w->n_row);

@@ -195,7 +195,9 @@ static void attend(const run *r, uint32_t il) {
     text_cpu *t = r->t;
     const layer_config *l = &r->c->layers[il];
     const uint32_t hd = l->head_dim, width = kv_width(l), group = l->n_head / l->n_kv;
-#pragma omp parallel for schedule(static)
+    const uint64_t keys = (uint64_t)r->n_tok * (l->window ? l->window : r->pos + r->n_tok);
+    const bool big = keys * l->n_head * hd > REF_PARALLEL;
+#pragma omp parallel for schedule(static) if (big)
     for (uint32_t h = 0; h < l->n_head; h++) {
         const float *k = t->k[l->donor] + h / group * hd, *v = t->v[l->donor] + h / group * hd;
         for (uint32_t i = 0; i < r->n_tok; i++) {
@@ -206,6 +208,7 @@ static void attend(const run *r, uint32_t il) {
                        t->scores + (size_t)h * t->n_ctx, t->attn + at);
         }
     }
+    (void)big; /* without OpenMP */
 }
 
 static void attention(const run *r, uint32_t il) {
