@@ -328,7 +328,6 @@ static int run(settings *s, const char *const *args, size_t n) {
     if (ok) (s->json ? print_json : print_table)(&b);
     if (ok && s->csv) ok = append_csv(&b, &err);
     int code = ok ? EXIT_OK : report(&err);
-    if (err.code == CARAT_E_ARGUMENT) code = EXIT_USAGE;
     runtime_close(&b.runtime);
     return code;
 }

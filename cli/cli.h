@@ -143,7 +143,7 @@ bool write_beside(const char *path, const void *data, size_t n, carat_error *err
 /* Invalid UTF-8 in text [n]: how many bytes of it are not part of a character. */
 size_t utf8_invalid(const char *text, size_t n);
 /* Bytes so that one sees them: in quotes, control bytes and broken UTF-8 as \xNN. */
-void put_quoted(buf *b, const char *s, size_t n);
+void put_visible(buf *b, const char *s, size_t n);
 
 /* A table: cells are added row by row, then printed with columns aligned. */
 typedef struct table {

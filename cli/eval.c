@@ -43,7 +43,7 @@ static bool token_out(evaluation *e, size_t i, float logprob, carat_error *err) 
         json_write_string(&e->items, text, piece.len);
         buf_puts(&e->items, "}");
     } else {
-        put_quoted(&quoted, text, piece.len);
+        put_visible(&quoted, text, piece.len);
         printf("%zu\t%d\t%.6f\t%s\n", i, e->tokens.data[i], (double)logprob,
                quoted.failed ? "" : quoted.data);
     }

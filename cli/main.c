@@ -61,11 +61,10 @@ static int run_command(const command *cmd, int argc, const char **argv) {
         return EXIT_OK;
     }
     if (n_args < cmd->min_args)
-        return usage_error("%s: too few arguments\nusage: carat %s %s", cmd->name, cmd->name,
-                           cmd->usage);
+        return usage_error("%s: too few arguments; it wants %s", cmd->name, cmd->usage);
     if (n_args > cmd->max_args)
-        return usage_error("%s: what is '%s' for?\nusage: carat %s %s", cmd->name,
-                           argv[cmd->max_args], cmd->name, cmd->usage);
+        return usage_error("%s: what is '%s' for? `carat help %s` shows the usage", cmd->name,
+                           argv[cmd->max_args], cmd->name);
     return cmd->run(&s, argv, n_args);
 }
 

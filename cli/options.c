@@ -377,7 +377,7 @@ void options_show(const command *cmd, const settings *s) {
 
 /* ---- help ---- */
 
-enum { HELP_COLUMN = 28, HELP_WIDTH = 88 };
+enum { HELP_COLUMN = 30, HELP_WIDTH = 90 };
 
 /* Words of text from column on, at is where the line stands now. */
 static void print_wrapped(const char *text, int column, int at) {
@@ -417,8 +417,8 @@ static void print_option(const option *o) {
 }
 
 void options_help(const command *cmd) {
-    printf("carat %s: %s\n\nusage: carat %s [OPTION...] %s\n\n", cmd->name, cmd->summary, cmd->name,
-           cmd->usage);
+    printf("carat %s: %s\n\nusage: carat %s [OPTION...]%s%s\n\n", cmd->name, cmd->summary,
+           cmd->name, *cmd->usage ? " " : "", cmd->usage);
     print_wrapped(cmd->about, 0, 0);
     for (size_t g = 0; g < MAX_GROUPS && cmd->groups[g]; g++) {
         printf("\n%s\n", cmd->groups[g]->title);

@@ -160,11 +160,8 @@ static int run(settings *s, const char *const *args, size_t n) {
     interrupt_install(false);
     carat_error err = {0};
     request q = {0};
-    int code;
-    if (request_read(&q, s, args + 1, n - 1, &err))
-        code = answer_request(&q, s, args[0]);
-    else
-        code = report(&err) && err.code == CARAT_E_ARGUMENT ? EXIT_USAGE : EXIT_ERROR;
+    bool ok = request_read(&q, s, args + 1, n - 1, &err);
+    int code = ok ? answer_request(&q, s, args[0]) : report(&err);
     request_free(&q);
     return code;
 }

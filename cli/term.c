@@ -75,7 +75,7 @@ int report(const carat_error *err) {
     fflush(stdout);
     if (err->code == CARAT_E_CANCELLED) return EXIT_INTERRUPTED;
     fprintf(stderr, "carat: %s\n", err->message);
-    return EXIT_ERROR;
+    return err->code == CARAT_E_ARGUMENT ? EXIT_USAGE : EXIT_ERROR;
 }
 
 int flush_stdout(int code) {
@@ -207,7 +207,7 @@ size_t utf8_invalid(const char *text, size_t n) {
     return bad;
 }
 
-void put_quoted(buf *b, const char *s, size_t n) {
+void put_visible(buf *b, const char *s, size_t n) {
     buf_puts(b, "\"");
     for (size_t i = 0; i < n;) {
         size_t len = utf8_length(s + i, n - i);
@@ -246,26 +246,31 @@ static int text_width(const char *s) {
     return n;
 }
 
+/* One row, of which cell is the first; returns the next row's. */
+static const char *print_row(const table *t, const int *width, const char *cell, FILE *f) {
+    int gap = 0; /* spaces that are due before the next text */
+    for (size_t col = 0; t->columns[col]; col++, cell += strlen(cell) + 1) {
+        int pad = width[col] - text_width(cell);
+        bool right = t->columns[col] == 'r';
+        if (*cell) fprintf(f, "%*s%s", gap + (right ? pad : 0), "", cell);
+        gap = (*cell ? right ? 0 : pad : gap + width[col]) + 2;
+    }
+    fputc('\n', f);
+    return cell;
+}
+
 void table_print(table *t, FILE *f, bool header) {
-    size_t n_col = strlen(t->columns);
+    size_t n_col = strlen(t->columns), n_row = t->cells.failed ? 0 : t->n / n_col;
     int width[16] = {0};
     assert(n_col <= COUNT(width));
     const char *cell = t->cells.data;
-    if (t->cells.failed) t->n = 0;
-    for (size_t i = 0; i < t->n; i++, cell += strlen(cell) + 1)
+    for (size_t i = 0; i < n_row * n_col; i++, cell += strlen(cell) + 1)
         if (text_width(cell) > width[i % n_col]) width[i % n_col] = text_width(cell);
     cell = t->cells.data;
-    for (size_t i = 0; i < t->n; i++, cell += strlen(cell) + 1) {
-        size_t col = i % n_col;
-        int pad = width[col] - text_width(cell);
-        bool last = col + 1 == n_col;
-        if (col == 0 && i == 0 && header) fputs(dim(f), f);
-        if (t->columns[col] == 'r') fprintf(f, "%*s", pad, "");
-        fputs(cell, f);
-        if (t->columns[col] == 'l' && !last) fprintf(f, "%*s", pad, "");
-        if (!last) fputs("  ", f);
-        if (last && i + 1 == n_col && header) fputs(plain(f), f);
-        if (last) fputc('\n', f);
+    for (size_t row = 0; row < n_row; row++) {
+        if (row == 0 && header) fputs(dim(f), f);
+        cell = print_row(t, width, cell, f);
+        if (row == 0 && header) fputs(plain(f), f);
     }
     buf_free(&t->cells);
     t->n = 0;

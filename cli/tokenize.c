@@ -30,7 +30,7 @@ static bool print_table(const runtime *r, const id_list *v, carat_error *err) {
         buf_reset(&piece);
         buf_reset(&quoted);
         ok = runtime_piece(r, v->data[i], true, &piece, err);
-        put_quoted(&quoted, piece.data ? piece.data : "", piece.len);
+        put_visible(&quoted, piece.data ? piece.data : "", piece.len);
         table_cell(&t, "%zu", i);
         table_cell(&t, "%d", v->data[i]);
         table_cell(&t, "%s", quoted.failed ? "?" : quoted.data);
