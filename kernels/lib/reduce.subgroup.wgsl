@@ -1,7 +1,8 @@
-enable subgroups;
 // As lib/reduce.wgsl, with subgroup operations of any width (4 to 128). Each subgroup leaves its
 // result at the index of its first invocation divided by its width; the invocations of a
 // workgroup with one dimension are in subgroups by order.
+
+enable subgroups;
 
 var<workgroup> reduce_part: array<f32, 64>;
 

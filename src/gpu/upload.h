@@ -29,14 +29,16 @@ struct weight;
 /* One weight after the other, a piece at a time. */
 typedef struct upload upload;
 
-/* matrices: NULL-terminated, see model_matrices(). Fills their tiles as they are loaded. */
-bool upload_create(gpu *g, struct weight **matrices, upload **out, carat_error *err);
+/* matrices: NULL-terminated, see model_matrices(). Their tiles are planned here, in memory of a,
+ * which outlives the upload, and get their buffers as they are loaded. */
+bool upload_create(arena *a, gpu *g, struct weight **matrices, upload **out, carat_error *err);
 /* Does one piece. *done: all is submitted and finished. Returns true with *busy when the device
  * should work first. */
 bool upload_advance(upload *u, bool *busy, bool *done, carat_error *err);
 uint64_t upload_bytes_done(const upload *u);
 uint64_t upload_bytes_total(const upload *u);
 void upload_free(upload *u); /* keeps the buffers that are already in the weights */
+/* Frees the buffers of the tiles; the matrices can be uploaded again. */
 void upload_free_weights(gpu *g, struct weight **matrices);
 
 #endif

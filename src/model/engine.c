@@ -107,7 +107,7 @@ static bool begin_gpu(carat_engine *eng, carat_error *err) {
     w->vector_buffer = gpu_buffer_create(g, n ? n : 4, GPU_STORAGE, "vectors", err);
     if (!w->vector_buffer.id) return false;
     if (n) gpu_write(g, w->vector_buffer, 0, w->vectors, n);
-    return upload_create(g, eng->matrices, &eng->upload, err);
+    return upload_create(eng->memory, g, eng->matrices, &eng->upload, err);
 }
 
 /* Says how much was wanted when there was too little. */
