@@ -42,8 +42,7 @@ static bool take_message(conversation *c, size_t offset, char role, carat_error 
 
 static void put_text_field(buf *b, const char *name, const char *text, size_t n) {
     size_t bad = utf8_invalid(text, n);
-    if (bad)
-        warn("%zu byte%s of the text are not UTF-8 and become U+FFFD", bad, bad == 1 ? "" : "s");
+    if (bad) warn("%zu byte(s) of the text are not UTF-8 and became U+FFFD", bad);
     buf_printf(b, ",\"%s\":", name);
     json_write_string(b, text ? text : "", n);
 }

@@ -1,0 +1,318 @@
+#!/bin/sh
+# The command line from outside: tests/test_cli.sh CARAT. Every check is one line, "ok NAME" or
+# "not ok NAME"; the last line is "N passed, N failed". Uses nano on the CPU.
+set -u
+case $1 in /*) carat=$1 ;; *) carat=$PWD/$1 ;; esac
+[ -x "$carat" ] || { echo "there is no $carat" && exit 1; }
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+export HOME="$dir" XDG_STATE_HOME="$dir/state" OLLAMA_MODELS="$dir/none" NO_COLOR=1
+cd "$dir" || exit 1
+passed=0
+failed=0
+skipped=0
+
+result() { # NAME STATUS
+    if [ "$2" -eq 0 ]; then
+        passed=$((passed + 1))
+        echo "ok $1"
+    else
+        failed=$((failed + 1))
+        echo "not ok $1"
+        echo "--- status $status, stdout:" && head -c 600 out && echo "--- stderr:" &&
+            head -c 600 err
+    fi
+}
+
+# run ARG...: stdout to out, stderr to err, exit code to $status. stdin is empty.
+run() {
+    "$carat" "$@" >out 2>err </dev/null
+    status=$?
+}
+
+# piped TEXT ARG...: the same with TEXT as stdin.
+piped() {
+    text=$1
+    shift
+    printf "$text" | "$carat" "$@" >out 2>err
+    status=$?
+}
+
+# expect NAME CODE [PATTERN...]: the exit code, and what stdout and stderr together must match.
+expect() {
+    name=$1
+    bad=0
+    [ "$status" -eq "$2" ] || bad=1
+    shift 2
+    cat out err >both
+    for pattern in "$@"; do grep -aqE -e "$pattern" both || bad=1; done
+    result "$name" $bad
+}
+
+# absent NAME PATTERN: what stdout must not match.
+absent() {
+    [ -s out ] && ! grep -aqE -e "$2" out
+    result "$1" $?
+}
+
+# same NAME: stdout is what it was before, in the file first, and not empty.
+same() {
+    [ -s first ] && cmp -s first out
+    result "$1" $?
+}
+
+answer="nano --device cpu --temperature 0 --max-tokens 24"
+
+# ---- help and usage ----
+run
+expect "no command shows the help" 2 "usage: carat COMMAND"
+run --version
+expect "version" 0 "^carat [0-9]+\.[0-9]+"
+run help
+expect "help lists the commands" 0 "run  " "chat  " "bench  "
+for command in run chat tokenize eval inspect list bench; do
+    run help $command
+    expect "help $command" 0 "usage: carat $command" "examples" "exit codes" "130"
+    cp out first
+    run $command --help
+    same "$command --help is the same"
+done
+absent "no colours outside a terminal" "$(printf '\033')"
+run rnu
+expect "an unknown command gets a suggestion" 2 "did you mean 'run'"
+run run --temperatur 1 nano hi
+expect "an unknown option gets a suggestion" 2 "did you mean --temperature"
+run run nano hi --temperature warm
+expect "a number must be one" 2 "wants a number from 0 to 100, not 'warm'"
+run run nano hi --top-p 1.5
+expect "a number must be in its range" 2 "from 0 to 1"
+run run nano hi --max-tokens 1.5
+expect "a whole number must be one" 2 "whole number"
+run run nano hi --device tpu
+expect "a choice must be one" 2 "auto\|gpu\|cpu"
+run run nano hi --seed
+expect "a value must be there" 2 "wants a value"
+run list nano
+expect "too many arguments" 2 "what is 'nano' for"
+run inspect
+expect "too few arguments" 2 "it wants MODEL"
+run run nano hi --logprobs 2
+expect "--logprobs needs --json" 2 "needs --json"
+
+# ---- models ----
+run list
+expect "list shows the bundled model" 0 "nano"
+run list --json
+expect "list --json" 0 '^\[\{"name":"nano"'
+run inspect nano
+expect "inspect" 0 "gemma4" "sliding" "global" "Q4_K" "together"
+run inspect nano --tensors
+expect "inspect --tensors" 0 "token_embd.weight"
+run inspect nano --json
+expect "inspect --json" 0 '^\{"name":.*"tensors":\['
+run inspect missing:model
+expect "an unknown model" 1 "missing"
+run run ./missing.gguf hi
+expect "a missing file" 1 "missing.gguf"
+printf 'GGUF rubbish' >bad.gguf
+run inspect bad.gguf
+expect "a damaged file" 1 "bad.gguf|gguf"
+
+# ---- tokenize ----
+run tokenize nano "Hello, world"
+expect "tokenize shows pieces" 0 '"Hello"' "piece"
+run tokenize nano --ids "Hello, world"
+expect "tokenize --ids" 0 "^[0-9]+( [0-9]+)+$"
+ids=$(cat out)
+run tokenize nano --decode "$ids"
+[ "$(cat out)" = "Hello, world" ]
+result "decode brings the text back" $?
+run tokenize nano --count "Hello, world"
+[ "$(cat out)" = "$(echo "$ids" | wc -w)" ]
+result "tokenize --count" $?
+run tokenize nano --json "Hello"
+expect "tokenize --json" 0 '"ids":\[[0-9,]+\],"pieces":\["Hello"'
+piped 'a\377b' tokenize nano
+expect "invalid UTF-8 becomes byte tokens" 0 '"\\xff"'
+piped 'a\377b' tokenize nano --ids
+run tokenize nano --decode "$(cat out)"
+printf 'a\377b' | cmp -s - out
+result "and comes back as it was" $?
+run tokenize nano "<bos>" --count
+cp out first
+run tokenize nano "<bos>" --count --specials
+[ "$(cat out)" = 1 ] && [ "$(cat first)" != 1 ]
+result "control tokens only with --specials" $?
+run tokenize nano --decode "5x"
+expect "decode refuses what is no id" 2 "is not an id"
+run tokenize nano --decode 99999999
+expect "decode refuses ids that do not exist" 2 "vocabulary has"
+
+# ---- run ----
+run run $answer "What is 23 + 45?"
+expect "run answers" 0 "23 \+ 45 = 68"
+[ ! -s err ]
+result "and stderr is empty" $?
+cp out first
+piped 'What is 23 + 45?' run $answer
+same "prompt from stdin"
+piped '23 + 45?' run $answer "What is" -
+[ "$status" -eq 0 ] && [ -s out ]
+result "words and stdin" $?
+printf 'What is 23 + 45?' >prompt.txt
+run run $answer --file prompt.txt
+same "prompt from a file"
+run run $answer -- What is "23 + 45?"
+same "words are joined"
+printf '[{"role":"user","content":"What is 23 + 45?"}]' >talk.json
+run run $answer --messages talk.json
+same "conversation from a file"
+run run $answer "What is 23 + 45?" --json
+expect "run --json" 0 '"text":"23 \+ 45 = 68' '"finish":"stop"' '"generated":[0-9]+' \
+    '"device":"CPU' '"tool_calls":\[\]' '"prompt_s":'
+run run $answer "What is 23 + 45?" --json --logprobs 2
+expect "--logprobs" 0 '"logprobs":\[\{"id":[0-9]+,"text":"[^"]+","logprob":-?[0-9.e-]+,"top":\[\{'
+run run $answer "What is 23 + 45?" --verbose
+expect "--verbose" 0 "tok/s" "CPU reference" "logits +[0-9a-f]{16}"
+grep -a logits err >first
+run run $answer "What is 23 + 45?" --verbose
+grep -a logits err >out
+same "the hash of the logits repeats"
+run run $answer "What is 23 + 45?" --max-tokens 2 --json
+expect "--max-tokens" 0 '"finish":"length"' '"generated":2'
+run run $answer "What is 23 + 45?" --stop " =" --json
+expect "--stop" 0 '"text":"23 \+ 45"' '"finish":"stop"'
+run run nano --device cpu --seed 7 --max-tokens 12 "Tell me a story."
+cp out first
+run run nano --device cpu --seed 7 --max-tokens 12 "Tell me a story."
+same "the same seed, the same answer"
+run run $answer --raw "What is 23"
+[ "$status" -eq 0 ] && [ -s out ]
+result "--raw" $?
+piped '' run $answer
+expect "an empty prompt" 2 "prompt is empty"
+piped ' \n ' run $answer
+expect "a blank prompt" 2 "prompt is empty"
+piped 'What is 23 + 45?\377' run $answer
+expect "invalid UTF-8 in a prompt is told" 0 "not UTF-8"
+run run $answer --context 16 "This prompt is longer than the sixteen tokens that there are."
+expect "a context that is too small" 1 "[0-9]+ tokens"
+printf '{"role":"user"}' >object.json
+run run $answer --messages object.json
+expect "messages must be an array" 1 "array"
+printf '[{"role":' >cut.json
+run run $answer --messages cut.json
+expect "damaged JSON" 1 "cut.json"
+run run $answer --tools object.json hi
+expect "tools must be an array" 1 "array"
+run run $answer --file missing.txt
+expect "a missing prompt file" 1 "missing.txt"
+if [ -w /dev/full ]; then
+    "$carat" run $answer "What is 23 + 45?" >/dev/full 2>err </dev/null
+    status=$?
+    : >out
+    expect "an output that cannot be written" 1 "cannot write"
+fi
+(cd / && "$carat" run $answer "What is 23 + 45?") >out 2>err </dev/null
+status=$?
+expect "nano from any directory" 0 "68"
+
+# ---- chat without a terminal ----
+piped 'What is 23 + 45?\n/stats\n/quit\n' chat $answer
+expect "chat answers lines" 0 "23 \+ 45 = 68" "tok/s"
+piped 'What is 23 + 45?\n/save talk.json\n/load talk.json\n/retry\n' chat $answer
+expect "chat saves and loads" 0 "saved 2 messages" "^2 messages"
+[ "$(grep -ac '= 68' out)" -eq 2 ]
+result "and answers again with /retry" $?
+[ -s talk.json ] && [ -s talk.json.kv ] && [ "$(stat -c %a talk.json)" = 600 ]
+result "what it saved is there and private" $?
+piped '/load talk.json\n/undo\n/stats\n' chat $answer
+expect "/undo takes back a turn" 0 "2 messages taken back, 0 left"
+printf 'damaged' >talk.json.kv
+piped '/load talk.json\n/retry\n' chat $answer
+expect "a damaged session is computed again" 0 "read again" "= 68"
+piped '/set\n/set temperature 0.5\n/set temperature hot\n/set wings 2\n/set\n' chat $answer
+expect "/set" 0 "temperature +0 " "temperature +0.5 " "not 'hot'" "no 'wings'"
+piped '/sve x\n/clear now\n/save\n' chat $answer
+expect "wrong slash commands" 0 "did you mean /save" "takes nothing" "/save FILE"
+piped '/system Be brief.\n/system\n/system off\n/system\n' chat $answer
+expect "/system" 0 "Be brief" "no system prompt"
+piped 'What is \\\n23 + 45?\n' chat $answer
+expect "a backslash joins lines" 0 "[0-9]"
+[ "$(wc -l <out)" -eq 1 ]
+result "into one message" $?
+piped '"""What is\n23 + 45?"""\n' chat $answer
+[ "$status" -eq 0 ] && [ "$(wc -l <out)" -eq 1 ]
+result "so do three quotation marks" $?
+
+# ---- chat on a terminal ----
+if command -v script >/dev/null; then
+    (
+        sleep 2
+        printf 'What is 23 + 45?\r'
+        sleep 2
+        printf '\004'
+    ) | TERM=xterm script -qec "$carat chat $answer" /dev/null >out 2>err
+    status=$?
+    expect "chat on a terminal" 0 ">>> " "= 68" "/help for commands"
+    grep -aq 23 "$XDG_STATE_HOME/carat/history" && [ "$(stat -c %a \
+        "$XDG_STATE_HOME/carat/history")" = 600 ]
+    result "keeps a private history" $?
+    (
+        sleep 2
+        printf 'half a line\003'
+        sleep 0.5
+        printf '/quit\r'
+        sleep 1
+    ) | TERM=xterm script -qec "$carat chat $answer" /dev/null >out 2>err
+    status=$?
+    expect "Ctrl-C does not end a chat" 0 "Ctrl-D or /quit ends"
+else
+    skipped=$((skipped + 3))
+    echo "skipped: chat on a terminal (there is no script command)"
+fi
+
+# ---- interrupts ----
+"$carat" run nano --device cpu --temperature 1.5 --top-k 0 --stop XYZXYZ \
+    "Count from one to ten thousand." >out 2>err </dev/null &
+pid=$!
+sleep 1
+kill -INT $pid 2>/dev/null
+wait $pid
+status=$?
+# A shell starts jobs in the background with SIGINT ignored; carat installs its own handler.
+[ $status -eq 130 ] || [ $status -eq 0 ]
+result "Ctrl-C ends run with 130 (or it was done)" $?
+
+# ---- eval ----
+awk 'BEGIN { for (i = 1; i < 60; i++) printf "What is %d + %d?\n", i, i + 1 }' >text.txt
+run eval nano text.txt --device cpu --context 256
+expect "eval" 0 "perplexity" "bits/byte" "windows of 256"
+run eval nano text.txt --device cpu --context 256 --json
+expect "eval --json" 0 '"perplexity":[0-9.]+' '"windows":[0-9]+'
+run eval nano text.txt --device cpu --context 256 --per-token
+expect "eval --per-token" 0 "^index" "perplexity"
+run tokenize nano --count --file text.txt
+n=$(cat out)
+run eval nano text.txt --device cpu --context 256 --per-token
+[ "$(wc -l <out)" -eq $((n + 1)) ]
+result "every token has one line" $?
+: >empty.txt
+run eval nano empty.txt --device cpu
+expect "eval of nothing" 2 "empty"
+run eval nano missing.txt --device cpu
+expect "eval of a missing file" 1 "missing.txt"
+
+# ---- bench ----
+run bench nano --device cpu --pp 16 --tg 0,999999 --generate 4 --reps 1 --csv speed.csv
+expect "bench" 0 "pp16" "tg@0" "left out" "bandwidth" "[0-9a-f]{16}"
+run bench nano --device cpu --pp 16 --tg 0 --generate 4 --reps 1 --csv speed.csv
+[ "$(wc -l <speed.csv)" -eq 5 ] && [ "$(grep -c '^date' speed.csv)" -eq 1 ]
+result "bench --csv appends" $?
+run bench nano --device cpu --pp 16 --tg none --reps 2 --json
+expect "bench --json" 0 '"tests":\[' '"test":"pp16"' '"logits_hash":"[0-9a-f]{16}"'
+run bench nano --pp 12,x
+expect "bench refuses a bad list" 2 "no list of token counts"
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
