@@ -337,8 +337,9 @@ static bool take_part(reader *r, part *p) {
 static bool read_part(arena *a, source *src, part *p, carat_error *err) {
     arena *scratch = arena_create(err);
     if (scratch == NULL) return false;
-    reader r = {.a = a, .src = src, .block = arena_alloc(scratch, BLOCK, 1), .err = err};
-    bool ok = r.block ? take_part(&r, p) : no_memory(&r, BLOCK);
+    size_t block = src->size < BLOCK ? (size_t)src->size : BLOCK;
+    reader r = {.a = a, .src = src, .block = arena_alloc(scratch, block, 1), .err = err};
+    bool ok = r.block ? take_part(&r, p) : no_memory(&r, block);
     arena_free(scratch);
     return ok;
 }
