@@ -259,7 +259,7 @@ static bool use_config(arena *a, const char *store, const json *config, const ch
     const char *text = NULL;
     carat_error cause = {0};
     json *c;
-    if (config == NULL) return true;
+    if (json_get(config, "digest") == NULL) return true;
     if (!read_blob(a, store, config, &text, &cause)) {
         if (cause.code == CARAT_E_NOT_FOUND) return true;
         return fail(err, cause.code, "%s", cause.message);
