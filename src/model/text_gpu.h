@@ -149,6 +149,7 @@ void prefill_gpu_scores(text_gpu *t, kernel_steps *s, uint32_t n_tok);
 /* ---- moe_gpu.c ---- */
 
 bool moe_gpu_create(text_gpu *t, carat_error *err);
+uint64_t moe_gpu_bytes(const model_config *c, uint32_t n_chunk); /* that it will take */
 void moe_gpu_free(text_gpu *t);
 /* The feed-forward part of layer il for n_tok tokens: reads y (after attention, residual added,
  * [n_tok, n_embd]), writes rmsw(dense) + rmsw(experts) to ffn_out; the caller goes on with

@@ -1,0 +1,301 @@
+/* moe_gpu: the feed-forward part of a layer with experts. Beside the dense branch a router picks
+ * n_expert_used experts for every token; the picks are grouped by expert, so that the tokens of one
+ * expert are multiplied together, and summed up again token by token in a fixed order.
+ *
+ * Flow: prefill_gpu.c and decode_gpu.c call it between their norms; CPU twin: text_cpu.c. */
+#include "model/ops_gpu.h"
+#include "model/text_gpu.h"
+
+#include "kernels.h"
+
+#include <math.h>
+
+#define MAX_EXPERTS 256u /* of moe_topk.wgsl and moe_lists.wgsl */
+#define TILE_PLACES 64u  /* of lib/tile.wgsl */
+#define TILE_ROWS   64u
+
+enum { SCALE_GATE, SCALE_UP, SCALE_DOWN, N_SCALE };
+
+typedef struct moe_gpu {
+    gpu_buffer router_in;   /* [n_chunk, n_embd] */
+    gpu_buffer experts_in;  /* [n_chunk, n_embd] */
+    gpu_buffer logits;      /* [n_chunk, n_expert] */
+    gpu_buffer ids, weight; /* [n_chunk, n_used] the picks */
+    gpu_buffer order;       /* [n_chunk * n_used] picks by expert */
+    gpu_buffer tiles;       /* [n_tile, 4] */
+    gpu_buffer act;         /* [n_chunk * n_used, n_ff_expert] */
+    gpu_buffer part;        /* [n_chunk * n_used, n_embd] */
+    gpu_buffer dense;       /* [n_chunk, n_embd] */
+    gpu_buffer scales;      /* [n_layer, N_SCALE, n_expert] */
+} moe_gpu;
+
+typedef struct moe_part {
+    gpu_buffer *buffer;
+    uint64_t n; /* words */
+    const char *label;
+} moe_part;
+
+#define N_PART 11
+
+static uint32_t tile_count(const model_config *c, uint32_t n_tok) {
+    const uint32_t n_pick = n_tok * c->n_expert_used;
+    return min_u32(n_pick, c->n_expert + n_pick / TILE_PLACES);
+}
+
+static void list_parts(moe_gpu *m, const model_config *c, uint32_t n_tok, moe_part out[N_PART]) {
+    const uint64_t embd = (uint64_t)n_tok * c->n_embd, n_pick = (uint64_t)n_tok * c->n_expert_used;
+    const moe_part parts[N_PART] = {
+        {&m->router_in, embd, "the router's input"},
+        {&m->experts_in, embd, "the experts' input"},
+        {&m->logits, (uint64_t)n_tok * c->n_expert, "router logits"},
+        {&m->ids, n_pick, "picked experts"},
+        {&m->weight, n_pick, "weights of experts"},
+        {&m->order, n_pick, "order of experts"},
+        {&m->tiles, 4ull * tile_count(c, n_tok), "tiles of experts"},
+        {&m->act, n_pick * c->n_ff_expert, "the experts' activations"},
+        {&m->part, n_pick * c->n_embd, "the experts' outputs"},
+        {&m->dense, embd, "the dense branch"},
+        {&m->scales, (uint64_t)c->n_layer * N_SCALE * c->n_expert, "the experts' scales"},
+    };
+    for (uint32_t i = 0; i < N_PART; i++) out[i] = parts[i];
+}
+
+uint64_t moe_gpu_bytes(const model_config *c, uint32_t n_chunk) {
+    moe_gpu none;
+    moe_part parts[N_PART];
+    uint64_t n = 0;
+    if (!c->n_expert) return 0;
+    list_parts(&none, c, n_chunk, parts);
+    for (uint32_t i = 0; i < N_PART; i++) n += parts[i].n * 4;
+    return n;
+}
+
+/* Experts must be whole in a binding. */
+static bool check_experts(const weight *w, const char *what, uint32_t il, carat_error *err) {
+    for (uint32_t i = 0; i < w->n_tile; i++)
+        if (w->tiles[i].row0 % w->n_row || w->tiles[i].n_row % w->n_row)
+            return fail(err, CARAT_E_UNSUPPORTED,
+                        "layer %u: one expert of %s is larger than the device can bind", il, what);
+    return true;
+}
+
+static bool check_model(const model *m, carat_error *err) {
+    const model_config *c = &m->config;
+    if (c->n_expert > MAX_EXPERTS)
+        return fail(err, CARAT_E_UNSUPPORTED,
+                    "%u experts; the GPU kernels take up to %u (the CPU takes any)", c->n_expert,
+                    MAX_EXPERTS);
+    for (uint32_t il = 0; il < c->n_layer; il++) {
+        const layer_weights *w = &m->weights.layers[il];
+        if (!c->layers[il].moe) continue;
+        if (!check_experts(&w->gate_up_exps, "ffn_gate_up_exps", il, err) ||
+            !check_experts(&w->gate_exps, "ffn_gate_exps", il, err) ||
+            !check_experts(&w->up_exps, "ffn_up_exps", il, err) ||
+            !check_experts(&w->down_exps, "ffn_down_exps", il, err))
+            return false;
+    }
+    return true;
+}
+
+static float scale_of(const weight *w, uint32_t expert) {
+    return w->expert_scale ? w->expert_scale[expert] : w->scale;
+}
+
+/* scales [N_SCALE, n_expert] of one layer. */
+static void fill_scales(const layer_weights *w, uint32_t n_expert, float *scales) {
+    const bool fused = w->gate_up_exps.tensor != NULL;
+    for (uint32_t e = 0; e < n_expert; e++) {
+        scales[SCALE_GATE * n_expert + e] = scale_of(fused ? &w->gate_up_exps : &w->gate_exps, e);
+        scales[SCALE_UP * n_expert + e] = scale_of(fused ? &w->gate_up_exps : &w->up_exps, e);
+        scales[SCALE_DOWN * n_expert + e] = scale_of(&w->down_exps, e) * w->down_exps_scale.data[e];
+    }
+}
+
+static void write_scales(text_gpu *t) {
+    const model_config *c = &t->model->config;
+    float scales[N_SCALE * MAX_EXPERTS];
+    const size_t bytes = sizeof(float) * N_SCALE * c->n_expert;
+    for (uint32_t il = 0; il < c->n_layer; il++) {
+        if (!c->layers[il].moe) continue;
+        fill_scales(&t->model->weights.layers[il], c->n_expert, scales);
+        gpu_write(t->gpu, t->moe->scales, il * bytes, scales, bytes);
+    }
+}
+
+bool moe_gpu_create(text_gpu *t, carat_error *err) {
+    const model_config *c = &t->model->config;
+    if (!check_model(t->model, err)) return false;
+    t->moe = arena_alloc(t->memory, 1, sizeof *t->moe);
+    if (!t->moe) return fail_memory(err, sizeof *t->moe, "the experts");
+    moe_part parts[N_PART];
+    list_parts(t->moe, c, t->n_chunk, parts);
+    for (uint32_t i = 0; i < N_PART; i++) {
+        const uint64_t bytes = parts[i].n * 4;
+        if (bytes > t->gpu->info.max_binding)
+            return fail(err, CARAT_E_MEMORY, "%s need %llu MB in one piece; %s binds %llu MB",
+                        parts[i].label, (unsigned long long)(bytes >> 20), t->gpu->info.name,
+                        (unsigned long long)(t->gpu->info.max_binding >> 20));
+        *parts[i].buffer = gpu_buffer_create(t->gpu, bytes, GPU_STORAGE, parts[i].label, err);
+        if (!parts[i].buffer->id) return false;
+    }
+    write_scales(t);
+    return true;
+}
+
+void moe_gpu_free(text_gpu *t) {
+    moe_part parts[N_PART];
+    if (!t->moe) return;
+    list_parts(t->moe, &t->model->config, t->n_chunk, parts);
+    for (uint32_t i = 0; i < N_PART; i++) gpu_buffer_free(t->gpu, *parts[i].buffer);
+    t->moe = NULL;
+}
+
+/* ---- a layer ------------------------------------------------------------------------------- */
+
+typedef struct moe_run {
+    text_gpu *t;
+    kernel_steps *s;
+    moe_gpu *m;
+    const model_config *c;
+    const layer_weights *w;
+    gpu_buffer y;
+    uint32_t il, n_tok, n_pick, n_tile;
+} moe_run;
+
+static void rmsnorm(const moe_run *r, const vector *w, float scale, gpu_buffer out) {
+    op_rmsnorm(r->s, r->t->model->weights.vector_buffer, w, r->c->rms_eps, scale, whole(r->y),
+               whole(out), r->n_tok);
+}
+
+static void dense_branch(const moe_run *r) {
+    const text_gpu *t = r->t;
+    rmsnorm(r, &r->w->ffn_norm, 1, t->norm);
+    op_matmul_geglu(r->s, &r->w->gate, &r->w->up, whole(t->norm), whole(t->act), r->n_tok);
+    op_matmul(r->s, &r->w->down, r->c->n_embd, whole(t->act), whole(r->m->dense), r->n_tok);
+}
+
+/* Which experts, and their tokens side by side. */
+static void route(const moe_run *r) {
+    rmsnorm(r, &r->w->router_scale, 1 / sqrtf((float)r->c->n_embd), r->m->router_in);
+    op_matmul(r->s, &r->w->router, r->c->n_expert, whole(r->m->router_in), whole(r->m->logits),
+              r->n_tok);
+    const moe_topk_args topk = {.n_expert = r->c->n_expert, .n_used = r->c->n_expert_used};
+    kernel_run(r->s, &(kernel_call){
+                         .kernel = &kernel_moe_topk,
+                         .args = &topk,
+                         .views = {whole(r->m->logits), whole(r->m->ids), whole(r->m->weight)},
+                         .x = r->n_tok,
+                     });
+    const moe_lists_args lists = {
+        .n_pick = r->n_pick, .n_expert = r->c->n_expert, .n_tile = r->n_tile};
+    kernel_run(r->s, &(kernel_call){
+                         .kernel = &kernel_moe_lists,
+                         .args = &lists,
+                         .views = {whole(r->m->ids), whole(r->m->order), whole(r->m->tiles)},
+                     });
+}
+
+static void experts_geglu(const moe_run *r) {
+    const bool fused = r->w->gate_up_exps.tensor != NULL;
+    const weight *gate = fused ? &r->w->gate_up_exps : &r->w->gate_exps;
+    const weight *up = fused ? gate : &r->w->up_exps;
+    const moe_gpu *m = r->m;
+    uint32_t a = 0, b = 0;
+    /* The tiles of the two may be cut differently: go from cut to cut. */
+    for (uint32_t expert = 0; expert < r->c->n_expert;) {
+        const weight_tile *ta = &gate->tiles[a], *tb = &up->tiles[b];
+        const uint32_t end_a = (ta->row0 + ta->n_row) / gate->n_row;
+        const uint32_t end_b = (tb->row0 + tb->n_row) / up->n_row, end = min_u32(end_a, end_b);
+        const moe_geglu_args args = {
+            .n_used = r->c->n_expert_used,
+            .n_row = r->c->n_ff_expert,
+            .n_col = r->c->n_embd,
+            .a_rows = gate->n_row,
+            .b_rows = up->n_row,
+            .b_row0 = fused ? r->c->n_ff_expert : 0,
+            .a_expert0 = ta->row0 / gate->n_row,
+            .b_expert0 = tb->row0 / up->n_row,
+            .expert0 = expert,
+            .n_expert = end - expert,
+            .scale0 = r->il * N_SCALE * r->c->n_expert,
+            .n_scale = r->c->n_expert,
+        };
+        kernel_run(r->s, &(kernel_call){
+                             .kernel = &kernel_moe_geglu,
+                             .formats = {gate->type, up->type},
+                             .args = &args,
+                             .views = {whole(m->order), whole(m->tiles), whole(m->scales),
+                                       whole(m->experts_in), whole(ta->buffer), whole(tb->buffer),
+                                       whole(m->act)},
+                             .x = div_up(args.n_row, TILE_ROWS / 2),
+                             .y = r->n_tile,
+                         });
+        expert = end;
+        a += end == end_a;
+        b += end == end_b;
+    }
+}
+
+static void experts_down(const moe_run *r) {
+    const weight *w = &r->w->down_exps;
+    const moe_gpu *m = r->m;
+    for (uint32_t i = 0; i < w->n_tile; i++) {
+        const weight_tile *tile = &w->tiles[i];
+        const moe_down_args args = {
+            .n_row = w->n_row,
+            .n_col = w->n_col,
+            .expert0 = tile->row0 / w->n_row,
+            .n_expert = tile->n_row / w->n_row,
+            .scale0 = (r->il * N_SCALE + SCALE_DOWN) * r->c->n_expert,
+        };
+        kernel_run(r->s, &(kernel_call){
+                             .kernel = &kernel_moe_down,
+                             .formats = {w->type},
+                             .args = &args,
+                             .views = {whole(m->order), whole(m->tiles), whole(m->scales),
+                                       whole(m->weight), whole(m->act), whole(tile->buffer),
+                                       whole(m->part)},
+                             .x = div_up(w->n_row, TILE_ROWS),
+                             .y = r->n_tile,
+                         });
+    }
+}
+
+static void sum_up(const moe_run *r) {
+    const moe_sum_args args = {
+        .n = r->c->n_embd,
+        .n_used = r->c->n_expert_used,
+        .w_dense = r->w->post_norm_1.offset,
+        .w_experts = r->w->post_norm_2.offset,
+        .eps = r->c->rms_eps,
+    };
+    kernel_run(r->s, &(kernel_call){
+                         .kernel = &kernel_moe_sum,
+                         .args = &args,
+                         .views = {whole(r->t->model->weights.vector_buffer), whole(r->m->dense),
+                                   whole(r->m->part), whole(r->t->ffn_out)},
+                         .x = r->n_tok,
+                     });
+}
+
+void moe_gpu_ffn(text_gpu *t, kernel_steps *s, uint32_t il, gpu_buffer y, uint32_t n_tok) {
+    const model_config *c = &t->model->config;
+    const moe_run r = {
+        .t = t,
+        .s = s,
+        .m = t->moe,
+        .c = c,
+        .w = &t->model->weights.layers[il],
+        .y = y,
+        .il = il,
+        .n_tok = n_tok,
+        .n_pick = n_tok * c->n_expert_used,
+        .n_tile = tile_count(c, n_tok),
+    };
+    dense_branch(&r);
+    route(&r);
+    rmsnorm(&r, &r.w->pre_norm_2, 1, r.m->experts_in);
+    experts_geglu(&r);
+    experts_down(&r);
+    sum_up(&r);
+}
