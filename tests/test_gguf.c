@@ -2,6 +2,7 @@
  * time for a real vocabulary. */
 #include "failing_malloc.h"
 #include "gguf_build.h"
+#include "temp_dir.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,12 +16,11 @@
 #include <unistd.h>
 
 static arena *memory;
-static char dir[] = "/tmp/carat-test-XXXXXX";
 
 static int setup(void **state) {
     (void)state;
     memory = arena_create(NULL);
-    return memory == NULL || mkdtemp(dir) == NULL;
+    return memory == NULL || !make_dir();
 }
 
 static int teardown(void **state) {

@@ -2,6 +2,7 @@
  * for the test; the environment says where they are. */
 #include "failing_malloc.h"
 #include "file/file.h"
+#include "temp_dir.h"
 
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,7 +16,6 @@
 #include <unistd.h>
 
 static arena *memory;
-static char dir[] = "/tmp/carat-test-XXXXXX";
 
 /* A path below the test's directory. */
 static char *path_of(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -71,7 +71,7 @@ static void manifest(const char *store, const char *where, const char *config, c
 static int setup(void **state) {
     (void)state;
     memory = arena_create(NULL);
-    if (memory == NULL || mkdtemp(dir) == NULL) return 1;
+    if (memory == NULL || !make_dir()) return 1;
     setenv("OLLAMA_MODELS", path_of("set"), 1);
     setenv("HOME", path_of("home"), 1);
     const char *home = "home/.ollama/models", *set = "set";
