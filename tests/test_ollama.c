@@ -105,7 +105,7 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     (void)state;
-    char command[64];
+    char command[80];
     snprintf(command, sizeof command, "rm -r '%s'", dir);
     arena_free(memory);
     assert_int_equal(n_living, 0);
