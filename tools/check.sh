@@ -117,7 +117,7 @@ done
 
 if command -v shellcheck >/dev/null; then
     # shellcheck disable=SC2086
-    [ -z "$script_files" ] || shellcheck -f gcc $script_files >>"$found"
+    [ -z "$script_files" ] || shellcheck -S warning -f gcc $script_files >>"$found"
 fi
 formatter=
 for f in clang-format-14 clang-format; do
