@@ -14,26 +14,29 @@
 
 typedef uint8_t u8;
 
-float half_to_float(uint16_t h) {
-    uint32_t magnitude = h & 0x7fffu, bits;
+static float float_of(uint32_t bits) {
     float f;
-    if (magnitude < 0x400) { /* subnormal: a multiple of 2^-24 */
-        f = (float)magnitude * 0x1p-24f;
-        return h & 0x8000 ? -f : f;
-    }
-    if (magnitude < 0x7c00)
-        bits = (magnitude << 13) + (112u << 23);
-    else
-        bits = 0x7f800000 | (magnitude & 0x3ff) << 13; /* infinity, NaN */
-    bits |= (uint32_t)(h & 0x8000) << 16;
     memcpy(&f, &bits, sizeof f);
     return f;
 }
 
-uint16_t float_to_half(float f) {
-    uint32_t bits, half, tiny;
+static uint32_t bits_of(float f) {
+    uint32_t bits;
     memcpy(&bits, &f, sizeof bits);
-    uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    return bits;
+}
+
+/* Without branches and without f32 subnormals, which some processors handle very slowly. */
+float half_to_float(uint16_t h) {
+    uint32_t magnitude = h & 0x7fffu, sign = (uint32_t)(h & 0x8000) << 16;
+    uint32_t bits = (magnitude << 13) + (112u << 23); /* the exponent's bias: 15 becomes 127 */
+    uint32_t subnormal = bits_of(float_of(bits + (1u << 23)) - 0x1p-14f);
+    bits += magnitude < 0x7c00 ? 0 : 112u << 23; /* infinity, NaN */
+    return float_of((magnitude < 0x400 ? subnormal : bits) | sign);
+}
+
+uint16_t float_to_half(float f) {
+    uint32_t bits = bits_of(f), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff, half;
     if (magnitude > 0x7f800000)
         half = 0x7e00; /* NaN */
     else if (magnitude >= 0x477ff000)
@@ -41,9 +44,7 @@ uint16_t float_to_half(float f) {
     else if (magnitude < 0x38800000) {
         /* Below 2^-14: adding 0.5 puts the last kept bit, 2^-24, at the sum's last bit, so the
          * processor does the rounding. */
-        float sum = fabsf(f) + 0.5f;
-        memcpy(&tiny, &sum, sizeof tiny);
-        half = tiny - 0x3f000000;
+        half = bits_of(fabsf(f) + 0.5f) - bits_of(0.5f);
     } else
         half = (magnitude + 0xfff + (magnitude >> 13 & 1) - (112u << 23)) >> 13;
     return (uint16_t)(half | sign);
@@ -68,10 +69,7 @@ static void dequantise_f16(const void *blocks, float *out, size_t n) {
 
 static void dequantise_bf16(const void *blocks, float *out, size_t n) {
     const u8 *b = blocks;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits = (uint32_t)load16(b + 2 * i) << 16;
-        memcpy(&out[i], &bits, sizeof bits);
-    }
+    for (size_t i = 0; i < n; i++) out[i] = float_of((uint32_t)load16(b + 2 * i) << 16);
 }
 
 /* ---- 32 values a block ---- */
@@ -159,10 +157,8 @@ static const int8_t fp4_value[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4,
 /* 0: exponent e, the scale is 2^(e - 127); 1: 16 bytes of nibbles */
 static void dequantise_mxfp4(const void *blocks, float *out, size_t n) {
     for (const u8 *b = blocks; n >= 32; b += 17, out += 32, n -= 32) {
-        uint32_t e = b[0], bits = e < 2 ? 0x00200000u << e : (e - 1) << 23;
-        float half_scale;
-        memcpy(&half_scale, &bits, sizeof bits);
-        through_table(b + 1, 16, fp4_value, half_scale, out);
+        uint32_t e = b[0], half_scale = e < 2 ? 0x00200000u << e : (e - 1) << 23;
+        through_table(b + 1, 16, fp4_value, float_of(half_scale), out);
     }
 }
 
