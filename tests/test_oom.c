@@ -1,0 +1,136 @@
+/* Out of memory: every growth of every arena fails once, in a session's whole life from opening
+ * the file to a restored conversation. Each time there is one clear error and nothing is leaked;
+ * and answering asks for no memory at all once it is under way. */
+#include "failing_malloc.h"
+
+#include "talk.h"
+
+#include <unistd.h>
+
+#define SAVED "build/test_oom.saved"
+
+static const char STORY[] =
+    "[{\"role\":\"user\",\"content\":\"Tell me a story about a fox and a owl.\"}]";
+
+static bool finish(carat_job *job) { return carat_finish(job, &err); }
+
+/* What a program does with a session; false at the first error. */
+static bool use_session(carat_engine *eng, carat_session *ses) {
+    static const char tools[] = "[{\"type\":\"function\",\"function\":{\"name\":\"add\"}}]";
+    static const char *const stop[] = {"owl"};
+    static const int32_t ids[] = {2, 300, 303};
+    carat_sampling s = greedy();
+    carat_chat_desc desc = {.messages = "[{\"role\":\"user\",\"content\":\"Hello\"}]",
+                            .tools = tools,
+                            .stop = stop,
+                            .n_stop = 1,
+                            .sampling = &s,
+                            .n_logprobs = 3,
+                            .max_tokens = 2};
+    char *text = carat_render(eng, &desc, &err);
+    carat_string_free(text);
+    if (!text || !finish(carat_chat(ses, &desc, &err))) return false;
+    s.repeat_penalty = 1.1f; /* needs all logits, and a history */
+    desc.sampling = &s;
+    return finish(carat_complete(ses, ids, 3, &desc, &err)) &&
+           finish(carat_score(ses, ids, 3, &err)) && finish(carat_session_save(ses, SAVED, &err)) &&
+           finish(carat_session_restore(ses, SAVED, &err));
+}
+
+static bool use_engine(carat_engine *eng) {
+    char *about = carat_engine_describe(eng, &err);
+    carat_string_free(about);
+    if (!about || !finish(carat_load(eng, &err))) return false;
+    carat_session *ses = carat_session_create(eng, &(carat_session_desc){.n_ctx = 128}, &err);
+    bool ok = ses && use_session(eng, ses);
+    carat_session_free(ses);
+    return ok;
+}
+
+static bool live(void) {
+    static const carat_engine_desc desc = {
+        .path = NANO, .system = "Be kind.", .params = "{\"top_k\":3,\"stop\":\"x\"}"};
+    carat_device *dev = carat_device_open("cpu", &err);
+    carat_engine *eng = dev ? carat_engine_open(&desc, dev, &err) : NULL;
+    bool ok = eng && use_engine(eng);
+    carat_engine_close(eng);
+    carat_device_close(dev);
+    return ok;
+}
+
+static bool find_models(void) {
+    carat_engine_desc desc;
+    carat_model *m = carat_model_find("nano", &desc, &err);
+    char *list = m ? carat_model_list(&err) : NULL;
+    carat_string_free(list);
+    carat_model_free(m);
+    return list != NULL;
+}
+
+/* Fails the first allocation, then the second, ... until there are no more. */
+static void every_growth(bool (*run)(void)) {
+    long before = n_living;
+    for (long at = 0;; at++) {
+        failing_at = at;
+        n_malloc = 0;
+        err = (carat_error){0};
+        bool ok = run();
+        failing_at = -1;
+        if (n_living != before) fail_msg("allocation %ld: a leak", at);
+        if (n_malloc <= at) { /* none failed */
+            if (!ok) fail_msg("%s", err.message);
+            assert_true(at > 3);
+            return;
+        }
+        if (ok) continue; /* it could do without that one */
+        if (err.code != CARAT_E_MEMORY || !strstr(err.message, "out of memory"))
+            fail_msg("allocation %ld: code %d, %s", at, (int)err.code, err.message);
+    }
+}
+
+static void whole_life(void **state) {
+    (void)state;
+    every_growth(live);
+    unlink(SAVED);
+}
+
+static void finding(void **state) {
+    (void)state;
+    every_growth(find_models);
+}
+
+/* No memory for each token: neither greedily nor with all that costs more. */
+static void steady_state(void **state) {
+    (void)state;
+    talk t;
+    open_talk(&t, 512);
+    carat_sampling all[2] = {greedy(), CARAT_SAMPLING_DEFAULT};
+    all[1].repeat_penalty = 1.1f;
+    all[1].seed = 3;
+    for (int i = 0; i < 2; i++) {
+        carat_job *job;
+        carat_event ev;
+        carat_chat_desc desc = {.messages = STORY, .sampling = &all[i], .ignore_stop = true};
+        desc.n_logprobs = i ? 5 : 0;
+        REQUIRE(job = carat_chat(t.ses, &desc, &err));
+        uint32_t length = 0, first = 0;
+        long before = 0;
+        while (first == 0 || length < first + 50) {
+            REQUIRE(carat_wait(job, &ev, &err));
+            assert_int_not_equal(ev.kind, CARAT_EVENT_DONE);
+            length = carat_session_length(t.ses);
+            if (first || ev.kind == CARAT_EVENT_PROGRESS) continue;
+            first = length;
+            before = n_malloc;
+        }
+        if (n_malloc != before) fail_msg("%ld allocations in 50 tokens", n_malloc - before);
+        carat_job_free(job);
+    }
+    close_talk(&t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(steady_state), cmocka_unit_test(finding),
+                                       cmocka_unit_test(whole_life)};
+    return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
+}
