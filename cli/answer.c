@@ -12,6 +12,7 @@ typedef struct printer {
     const answer_view *view;
     bool thinking; /* a dimmed passage is open */
     bool progress; /* a progress line is shown */
+    double due;    /* when it may be shown again */
 } printer;
 
 static void clear_progress(printer *p) {
@@ -95,7 +96,8 @@ static void show_event(printer *p, const carat_event *ev, answer *out) {
     if (p->view->logprobs && ev->token >= 0) put_score(&out->logprobs, p->view->runtime, ev);
     switch (ev->kind) {
     case CARAT_EVENT_PROGRESS:
-        if (p->view->quiet || ev->total < 64) break;
+        if (p->view->quiet || ev->total < 64 || now_s() < p->due) break;
+        p->due = now_s() + PROGRESS_S;
         progress("reading the prompt  %llu of %llu tokens", (unsigned long long)ev->done,
                  (unsigned long long)ev->total);
         p->progress = true;

@@ -40,9 +40,11 @@ void runtime_close(runtime *r) {
     *r = (runtime){0};
 }
 
-/* Bytes are shown as such, tokens as a number. */
-static void show_progress(const char *title, const carat_event *ev) {
+/* Bytes are shown as such, tokens as a number; *due: when to show again. */
+static void show_progress(const char *title, const carat_event *ev, double *due) {
     char done[24], total[24];
+    if (now_s() < *due) return;
+    *due = now_s() + PROGRESS_S;
     if (ev->total >= 1 << 20)
         progress("%s  %s of %s", title, human_bytes(ev->done, done), human_bytes(ev->total, total));
     else if (ev->total > 0)
@@ -55,9 +57,10 @@ bool runtime_finish(carat_job *job, const char *title, carat_stats *stats, carat
     progress("%s", title);
     interrupt_watch(job);
     carat_event ev;
+    double due = 0;
     bool ok;
     while ((ok = carat_wait(job, &ev, err)) && ev.kind != CARAT_EVENT_DONE)
-        if (ev.kind == CARAT_EVENT_PROGRESS) show_progress(title, &ev);
+        if (ev.kind == CARAT_EVENT_PROGRESS) show_progress(title, &ev, &due);
     if (ok && stats) carat_job_stats(job, stats);
     bool cancelled = ok && interrupted();
     interrupt_watch(NULL);
