@@ -93,6 +93,7 @@ static int setup(void **state) {
     manifest(set, LIBRARY "mlx/latest", blob(set, "config", "{\"model_format\":\"safetensors\"}"),
              blob(set, "tensor", "t"));
     manifest(set, LIBRARY "tensors/latest", "null", blob(set, "tensor", "t"));
+    manifest(set, LIBRARY "sizeless/latest", "null", "{\"digest\":\"x\"}");
     manifest(set, LIBRARY "nothing/latest", config, blob(set, "license", "a license"));
     write_file(path_of("set/manifests/" LIBRARY "broken/latest"), "{\"schema");
     write_file(path_of("set/manifests/" LIBRARY ".hidden/latest"), "{}");
@@ -268,6 +269,26 @@ static void test_without_variable(void **state) {
     setenv("OLLAMA_MODELS", path_of("set"), 1);
 }
 
+static void test_config_is_optional(void **state) {
+    (void)state;
+    char config[512];
+    const char *model = blob("set", "model", "GGUF one");
+    snprintf(config, sizeof config, "%s", blob("set", "config", "{\"model_format\":\"gguf\" }"));
+    char *digest = strstr(config, "sha256:");
+    manifest("set", LIBRARY "damaged/latest", config, model);
+    assert_holds(find("damaged").model, "GGUF one");
+    digest[7] = digest[7] == '0' ? '1' : '0'; /* a blob that is not there */
+    manifest("set", LIBRARY "damaged/latest", config, model);
+    assert_holds(find("damaged").model, "GGUF one");
+    assert_null(find("damaged").file_type);
+    digest[7] = '.';
+    manifest("set", LIBRARY "damaged/latest", config, model);
+    refuse("damaged", CARAT_E_FORMAT, "bad digest");
+    manifest("set", LIBRARY "damaged/latest", blob("set", "config", "{"), model);
+    refuse("damaged", CARAT_E_FORMAT, "the model's config: expected a key");
+    unlink(path_of("set/manifests/" LIBRARY "damaged/latest"));
+}
+
 /* ---- listing ---- */
 
 static void test_list(void **state) {
@@ -310,26 +331,29 @@ static void test_no_store(void **state) {
 
 /* ---- memory ---- */
 
+/* Every call for memory fails once, with arenas that are full to every degree before. */
 static void test_out_of_memory(void **state) {
     (void)state;
-    for (int listing = 0; listing < 2; listing++) {
-        bool ok = false;
-        long at = 0;
-        for (; !ok; at++) {
-            carat_error err = {0};
-            ollama_model m;
-            ollama_entry *e;
-            size_t n;
-            n_malloc = 0;
-            failing_at = at;
-            arena *a = arena_create(&err);
-            ok = a && (listing ? ollama_list(a, &e, &n, &err)
-                               : ollama_find(a, "hf.co/USER/repo:q4_k_m", &m, &err));
-            failing_at = -1;
-            assert_int_equal(err.code, ok ? CARAT_OK : CARAT_E_MEMORY);
-            arena_free(a);
+    for (size_t full = 0; full < 4096; full += 32) {
+        for (int listing = 0; listing < 2; listing++) {
+            bool ok = false;
+            for (long at = 0; !ok; at++) {
+                carat_error err = {0};
+                ollama_model m;
+                ollama_entry *e;
+                size_t n;
+                arena *a = arena_create(&err);
+                assert_non_null(arena_alloc(a, full, 1));
+                n_malloc = 0;
+                failing_at = at;
+                ok = listing
+                         ? ollama_list(a, &e, &n, &err)
+                         : ollama_find(a, full % 64 ? "MIXED:case-1.0" : "gemma4:e2b", &m, &err);
+                failing_at = -1;
+                assert_int_equal(err.code, ok ? CARAT_OK : CARAT_E_MEMORY);
+                arena_free(a);
+            }
         }
-        assert_true(at > 2);
     }
 }
 
@@ -340,6 +364,7 @@ int main(void) {
         cmocka_unit_test(test_ways_to_write_a_name),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_damaged_layers),
+        cmocka_unit_test(test_config_is_optional),
         cmocka_unit_test(test_without_variable),
         cmocka_unit_test(test_list),
         cmocka_unit_test(test_no_store),
