@@ -295,6 +295,37 @@ static void test_real_size(void **state) {
     unlink(path_of("big.gguf"));
 }
 
+/* Offsets beyond 32 bits, in a file with a hole. */
+static void test_more_than_4_gib(void **state) {
+    (void)state;
+    const uint64_t n = UINT64_C(5) << 28; /* floats */
+    buf b = {0};
+    float last[8] = {0};
+    put_head(&b, 2, 0);
+    put_tensor(&b, "large", n, QUANT_F32, 0);
+    put_tensor(&b, "last", 8, QUANT_F32, 4 * n);
+    put_data(&b, 0);
+    uint64_t end = b.len + 4 * n + 32;
+    write_buf("large.gguf", &b);
+    if (truncate(path_of("large.gguf"), (off_t)end) != 0) {
+        unlink(path_of("large.gguf"));
+        print_message("NO ROOM for a sparse file of 5 GiB\n");
+        skip();
+    }
+    int fd = open(path_of("large.gguf"), O_WRONLY);
+    assert_int_equal(pwrite(fd, &(float){1.5f}, 4, (off_t)end - 4), 4);
+    close(fd);
+    gguf *g;
+    carat_error err = {0};
+    if (!gguf_open(memory, path_of("large.gguf"), &g, &err)) fail_msg("%s", err.message);
+    const gguf_tensor *t = gguf_find_tensor(g, "last");
+    assert_true(gguf_find_tensor(g, "large")->size == 4 * n && t->offset == end - 32);
+    assert_true(source_read(t->src, t->offset, last, sizeof last, &err));
+    assert_true(last[7] == 1.5f && last[0] == 0);
+    gguf_close(g);
+    unlink(path_of("large.gguf"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_split_set),   cmocka_unit_test(test_split_refused),
