@@ -134,7 +134,9 @@ typedef struct candidate {
 typedef struct sampler {
     carat_sampling options; /* complete: every field given */
     uint64_t state[4];      /* xoshiro256** */
-    id_list history;            /* tokens seen, for penalties */
+    id_list history;        /* tokens that penalties look back on, the oldest first */
+    id_list counts;         /* [id] how often it is among the last repeat_last_n of them */
+    uint32_t n_distinct;    /* how many of counts are not zero */
 } sampler;
 
 /* Fills every field that is not given: from `params` (Ollama's params layer, or NULL), then from
