@@ -328,9 +328,10 @@ static void test_more_than_4_gib(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_split_set),   cmocka_unit_test(test_split_refused),
-        cmocka_unit_test(test_set_of_one),  cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_bad_sources), cmocka_unit_test(test_real_size),
+        cmocka_unit_test(test_split_set),       cmocka_unit_test(test_split_refused),
+        cmocka_unit_test(test_set_of_one),      cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_bad_sources),     cmocka_unit_test(test_real_size),
+        cmocka_unit_test(test_more_than_4_gib),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
