@@ -16,7 +16,7 @@ enum {
 };
 
 #define GPU_BYTES      (1ull << 30)
-#define SOFTWARE_BYTES (32ull << 20) /* where a CPU pretends to be the GPU */
+#define SOFTWARE_BYTES (16ull << 20) /* where a CPU pretends to be the GPU */
 #define GPU_MIN_BYTES  (16ull << 20)
 #define CPU_BYTES      (128ull << 20)
 
