@@ -158,12 +158,12 @@ float ref_dot(const float *a, const float *b, uint32_t n);
 void ref_dequantise_row(const weight *w, uint64_t row, float *out); /* [n_col], scale applied */
 /* out [n_tok, n_row] = in [n_tok, n_col] * W^T; OpenMP over rows. expert: which matrix. */
 void ref_matmul(const weight *w, uint32_t expert, const float *in, uint32_t n_tok, float *out);
-/* out = x / sqrt(mean(x^2) + eps) * w, over rows [n_tok, n]; w NULL: no weight. In place is fine. */
+/* out = x / sqrt(mean(x^2) + eps) * w, rows [n_tok, n]; w NULL: no weight. In place is fine. */
 void ref_rmsnorm(const float *x, const float *w, uint32_t n_tok, uint32_t n, float eps, float *out);
 /* One token: x [n_head, head_dim], cos_sin [n_rot, 2]. */
 void ref_rope(float *x, const float *cos_sin, uint32_t n_head, uint32_t head_dim, uint32_t n_rot);
-/* One query head q [head_dim] over n keys k and values v, rows `stride` floats apart: out [head_dim]
- * = softmax(q k^T) v. scores [n] is scratch. No scale factor: Gemma 4 has none. */
+/* One query head q [head_dim] over n keys k and values v, rows `stride` floats apart:
+ * out [head_dim] = softmax(q k^T) v. scores [n] is scratch. No scale factor: Gemma 4 has none. */
 void ref_attend(const float *q, const float *k, const float *v, uint32_t n, uint32_t stride,
                 uint32_t head_dim, float *scores, float *out);
 float ref_gelu(float x);

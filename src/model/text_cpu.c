@@ -21,7 +21,7 @@ struct text_cpu {
     float *norm, *part; /* [n_tok, n_embd] an input and an output of a block */
     float *q, *attn;    /* [n_tok, n_head * head_dim] */
     float *gate, *up;   /* [n_tok, n_ff] */
-    float *ple;         /* [n_tok, n_layer, n_ple] e of (6) */
+    float *ple;         /* [n_tok, n_layer, n_ple] a of (3), then e of (6) */
     float *ple_proj;    /* [n_tok, n_layer, n_ple] b of (4) */
     float *ple_gate;    /* [n_tok, n_ple] */
     float *scores;      /* [n_head, n_ctx] */
@@ -120,13 +120,13 @@ static void norm_rows(const run *r, const float *x, const vector *w, float *out)
     ref_rmsnorm(x, w->data, r->n_tok, w->n, r->c->rms_eps, out);
 }
 
-/* x += rmsw(part; w) */
+/* x += rmsw(part, w) */
 static void add_normed(const run *r, const vector *w) {
     norm_rows(r, r->t->part, w, r->t->part);
     add(r->t->x, r->t->part, (size_t)r->n_tok * w->n);
 }
 
-/* (1) h = sqrt(d) E[t] */
+/* (1) x = sqrt(n_embd) E[token] */
 static void embed(const run *r, const int32_t *tokens) {
     const uint32_t d = r->c->n_embd;
     const float scale = sqrtf((float)d);
@@ -144,18 +144,18 @@ static bool per_layer_inputs(const run *r, const int32_t *tokens, carat_error *e
     const model_weights *w = &t->model->weights;
     const uint32_t width = r->c->n_layer * r->c->n_ple;
     const size_t n = (size_t)r->n_tok * width;
-    /* (3) a = sqrt(P) Epl[t] */
+    /* (3) a = sqrt(n_ple) T[token] */
     for (uint32_t i = 0; i < r->n_tok; i++)
         if (!model_ple_row(t->model, tokens[i], width, t->ple + (size_t)i * width, err))
             return false;
-    /* (4) b = 1/sqrt(d) Wpm h */
+    /* (4) b = M x / sqrt(n_embd) */
     ref_matmul(&w->ple_model_proj, 0, t->x, r->n_tok, t->ple_proj);
     const float scale = 1 / sqrtf((float)r->c->n_embd);
     for (size_t i = 0; i < n; i++) t->ple_proj[i] *= scale;
-    /* (5) c = rmsw(b), each layer's slice by itself */
+    /* (5) each layer's slice of b is normed by itself */
     ref_rmsnorm(t->ple_proj, w->ple_proj_norm.data, r->n_tok * r->c->n_layer, r->c->n_ple,
                 r->c->rms_eps, t->ple_proj);
-    /* (6) e = (c + a) / sqrt(2) */
+    /* (6) e = (b + a) / sqrt(2) */
     for (size_t i = 0; i < n; i++) t->ple[i] = (t->ple_proj[i] + t->ple[i]) * sqrtf(0.5f);
     return true;
 }
@@ -216,17 +216,17 @@ static void attention(const run *r, uint32_t il) {
     const layer_config *l = &r->c->layers[il];
     const layer_weights *w = &t->model->weights.layers[il];
     const uint32_t heads = l->n_head * l->head_dim;
-    /* (7) n = rmsw(x; attn_norm) */
+    /* (7) n = rmsw(x, attn_norm) */
     norm_rows(r, t->x, &w->attn_norm, t->norm);
     tap_out(r->taps, "attn_norm", (int)il, t->norm, r->n_tok, r->c->n_embd);
-    /* (8) q = RoPE(rmsw(Wq n; q_norm)) */
+    /* (8) q = rope(rmsw(Wq n, q_norm)) */
     ref_matmul(&w->q, 0, t->norm, r->n_tok, t->q);
     norm_and_rotate(r, l, t->q, l->n_head, &w->q_norm);
     tap_out(r->taps, "q", (int)il, t->q, r->n_tok, heads);
     if (l->owns_kv) keys_and_values(r, il);
     attend(r, il);
     tap_out(r->taps, "attn", (int)il, t->attn, r->n_tok, heads);
-    /* (11) y = x + rmsw(Wo o; post_attention_norm) */
+    /* (11) y = x + rmsw(Wo o, post_attention_norm) */
     ref_matmul(&w->out, 0, t->attn, r->n_tok, t->part);
     tap_out(r->taps, "attn_out", (int)il, t->part, r->n_tok, r->c->n_embd);
     add_normed(r, &w->post_attn_norm);
@@ -234,7 +234,7 @@ static void attention(const run *r, uint32_t il) {
 
 /* ---- feed-forward ---- */
 
-/* (12) part = Wdown (gelu(Wgate z) * Wup z), z = rmsw(y; ffn_norm) */
+/* (12) part = Wdown (gelu(Wgate z) * Wup z), z = rmsw(y, ffn_norm) */
 static void dense_ffn(const run *r, uint32_t il) {
     text_cpu *t = r->t;
     const layer_weights *w = &t->model->weights.layers[il];
@@ -269,7 +269,7 @@ static void choose_experts(const run *r, const layer_weights *w, const float *y,
     for (uint32_t n = 0; n < r->c->n_expert_used; n++) t->route[t->chosen[n]] /= sum;
 }
 
-/* (19) x = Wdown_e (gelu(gate) * up), [gate; up] = Wgu_e z, for one token z [n_embd] */
+/* (19) x = Wdown[e] (gelu(gate[e] z) * up[e] z), for one token z [n_embd] */
 static void expert_ffn(const run *r, const layer_weights *w, uint32_t e, const float *z, float *x) {
     text_cpu *t = r->t;
     const uint32_t n_ff = r->c->n_ff_expert;
@@ -286,7 +286,7 @@ static void expert_ffn(const run *r, const layer_weights *w, uint32_t e, const f
     ref_matmul(&w->down_exps, e, t->gate, 1, x);
 }
 
-/* part (15, dense) <- rmsw(part; post_norm_1) + rmsw(sum of experts; post_norm_2) */
+/* part: (15) from the dense branch's output, plus (20) */
 static void add_experts(const run *r, uint32_t il) {
     text_cpu *t = r->t;
     const layer_weights *w = &t->model->weights.layers[il];
@@ -297,7 +297,7 @@ static void add_experts(const run *r, uint32_t il) {
         const float *y = t->x + (size_t)i * d;
         float *z = t->norm, *x = t->expert_out, *sum = t->expert_sum + (size_t)i * d;
         choose_experts(r, w, y, z);
-        /* (18) z = rmsw(y; pre_norm_2) */
+        /* (18) z = rmsw(y, pre_norm_2) */
         ref_rmsnorm(y, w->pre_norm_2.data, 1, d, r->c->rms_eps, z);
         for (uint32_t n = 0; n < r->c->n_expert_used; n++) {
             const uint32_t e = t->chosen[n];
@@ -311,7 +311,7 @@ static void add_experts(const run *r, uint32_t il) {
     add(t->part, t->expert_sum, (size_t)r->n_tok * d);
 }
 
-/* (13) x += rmsw(Wpj (gelu(Wig x) * e); post_norm) */
+/* (13) x += rmsw(Wproj (gelu(Winp_gate x) * e), post_norm) */
 static void inject_ple(const run *r, uint32_t il) {
     text_cpu *t = r->t;
     const layer_weights *w = &t->model->weights.layers[il];
@@ -336,7 +336,7 @@ static void layer(const run *r, uint32_t il) {
     dense_ffn(r, il);
     if (r->c->layers[il].moe) add_experts(r, il);
     tap_out(r->taps, "ffn_out", (int)il, t->part, r->n_tok, d);
-    /* (12), (21) r = y + rmsw(m; post_ffw_norm) */
+    /* (12), (21) r = y + rmsw(part, post_ffw_norm) */
     add_normed(r, &w->post_ffn_norm);
     if (r->c->n_ple) inject_ple(r, il);
     /* (14) */
