@@ -11,6 +11,7 @@
 typedef struct printer {
     const answer_view *view;
     bool thinking; /* a dimmed passage is open */
+    bool mid_line; /* the answer so far does not end a line */
     bool progress; /* a progress line is shown */
     double due;    /* when it may be shown again */
 } printer;
@@ -43,6 +44,7 @@ static void print_text(printer *p, const char *text, size_t n) {
     clear_progress(p);
     end_thinking(p);
     put_text(stdout, text, n);
+    p->mid_line = text[n - 1] != '\n';
     fflush(stdout);
 }
 
@@ -50,7 +52,8 @@ static void print_call(printer *p, const char *text, size_t n) {
     if (p->view->quiet) return;
     clear_progress(p);
     end_thinking(p);
-    if (stdout_is_terminal()) fputs("\n", stdout);
+    if (p->mid_line) putchar('\n');
+    p->mid_line = false;
     fputs(dim(stdout), stdout);
     put_text(stdout, text, n);
     printf("%s\n", plain(stdout));

@@ -129,9 +129,7 @@ static bool run_once(bench *b, test *t, uint32_t rep, double *rate, carat_error 
               complete(b, &v, t->generates ? b->n_generate : 1, &st, err);
     ids_free(&v);
     if (!ok) return false;
-    double tokens = t->generates ? st.n_generated - 1.0 : (double)st.n_prompt - st.n_reused;
-    double seconds = t->generates ? st.generate_s : st.prompt_s;
-    *rate = seconds > 0 ? tokens / seconds : 0;
+    *rate = t->generates ? generate_rate(&st) : prompt_rate(&st);
     t->n_dispatch = st.n_dispatch;
     t->step_bytes = st.bytes_read;
     return true;

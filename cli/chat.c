@@ -5,6 +5,7 @@
 #include "chat.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 static void say(const char *text) { printf("%s%s%s\n", dim(stdout), text, plain(stdout)); }
 
@@ -183,6 +184,7 @@ static int chat_run(settings *s, const char *const *args, size_t n) {
     chat c = {.settings = s};
     carat_error err = {0};
     int code = EXIT_OK;
+    umask(0077); /* what is saved is for the user's eyes only */
     if (chat_open(&c, args[0], &err)) {
         greet(&c);
         loop(&c);

@@ -38,6 +38,10 @@ bool runtime_tokenize(const runtime *r, const char *text, size_t n, bool special
                       carat_error *err);
 /* Appends the text of one token. */
 bool runtime_piece(const runtime *r, int32_t id, bool specials, buf *out, carat_error *err);
+/* Tokens a second: of the prompt those that were computed; of the answer all but the first, whose
+ * logits are the prompt's. */
+double prompt_rate(const carat_stats *st);
+double generate_rate(const carat_stats *st);
 /* Speed, memory and logits hash of a job, dimmed. */
 void runtime_report(const runtime *r, const carat_stats *st, FILE *f);
 

@@ -28,8 +28,6 @@ static void put_string(buf *b, const char *name, const buf *text) {
     json_write_string(b, text->data ? text->data : "", text->len);
 }
 
-static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
-
 static void print_json(const runtime *r, const settings *s, const answer *a) {
     const carat_stats *st = &a->stats;
     buf b = {0};
@@ -44,9 +42,7 @@ static void print_json(const runtime *r, const settings *s, const answer *a) {
     buf_printf(&b,
                ",\"timings\":{\"load_s\":%.6f,\"prompt_s\":%.6f,\"generate_s\":%.6f,"
                "\"prompt_tokens_per_s\":%.2f,\"generate_tokens_per_s\":%.2f}",
-               r->load_s, st->prompt_s, st->generate_s,
-               rate(st->n_prompt - st->n_reused, st->prompt_s),
-               rate(st->n_generated, st->generate_s));
+               r->load_s, st->prompt_s, st->generate_s, prompt_rate(st), generate_rate(st));
     if (s->logprobs >= 0)
         buf_printf(&b, ",\"logprobs\":[%s]", a->logprobs.len ? a->logprobs.data : "");
     if (a->notices.len) buf_printf(&b, ",\"notices\":[%s]", a->notices.data);

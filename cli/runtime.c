@@ -90,6 +90,14 @@ bool runtime_piece(const runtime *r, int32_t id, bool specials, buf *out, carat_
 
 static double rate(double n, double seconds) { return seconds > 0 ? n / seconds : 0; }
 
+double prompt_rate(const carat_stats *st) {
+    return rate((double)st->n_prompt - st->n_reused, st->prompt_s);
+}
+
+double generate_rate(const carat_stats *st) {
+    return st->n_generated ? rate(st->n_generated - 1.0, st->generate_s) : 0;
+}
+
 void runtime_report(const runtime *r, const carat_stats *st, FILE *f) {
     char text[24], other[24];
     table t = {.columns = "ll"};
@@ -103,10 +111,10 @@ void runtime_report(const runtime *r, const carat_stats *st, FILE *f) {
                human_bytes((uint64_t)rate((double)r->info.weight_bytes, r->load_s), other));
     table_cell(&t, "prompt");
     table_cell(&t, "%u tokens (%u reused) in %.3f s, %.1f tok/s", st->n_prompt, st->n_reused,
-               st->prompt_s, rate(st->n_prompt - st->n_reused, st->prompt_s));
+               st->prompt_s, prompt_rate(st));
     table_cell(&t, "answer");
     table_cell(&t, "%u tokens in %.3f s, %.1f tok/s", st->n_generated, st->generate_s,
-               rate(st->n_generated, st->generate_s));
+               generate_rate(st));
     table_cell(&t, "step");
     table_cell(&t, "%u dispatches, %s of weights", st->n_dispatch,
                human_bytes(st->bytes_read, text));

@@ -225,7 +225,8 @@ piped 'What is 23 + 45?\n/save talk.json\n/load talk.json\n/retry\n' chat $answe
 expect "chat saves and loads" 0 "saved 2 messages" "^2 messages"
 [ "$(grep -ac '= 68' out)" -eq 2 ]
 result "and answers again with /retry" $?
-[ -s talk.json ] && [ -s talk.json.kv ] && [ "$(stat -c %a talk.json)" = 600 ]
+[ -s talk.json ] && [ -s talk.json.kv ] && [ "$(stat -c %a talk.json.kv)" = 600 ] &&
+    [ "$(stat -c %a talk.json)" = 600 ]
 result "what it saved is there and private" $?
 piped '/load talk.json\n/undo\n/stats\n' chat $answer
 expect "/undo takes back a turn" 0 "2 messages taken back, 0 left"
@@ -245,6 +246,25 @@ result "into one message" $?
 piped '"""What is\n23 + 45?"""\n' chat $answer
 [ "$status" -eq 0 ] && [ "$(wc -l <out)" -eq 1 ]
 result "so do three quotation marks" $?
+
+cat >tools.json <<'EOF'
+[{"type": "function", "function": {"name": "get_weather", "description": "Get weather",
+  "parameters": {"type": "object", "properties": {"city": {"type": "string",
+  "description": "City"}}, "required": ["city"]}}}]
+EOF
+run run $answer --tools tools.json "What is the weather in Paris?"
+expect "run prints a tool call" 0 '^\{"name":"get_weather","arguments":\{"city":"Paris"\}\}$'
+run run $answer --tools tools.json --json "What is the weather in Paris?"
+expect "and puts it into --json" 0 '"tool_calls":\[\{"name":"get_weather"' '"finish":"tool_calls"'
+piped 'What is the weather in Paris?\n{"degrees": 21}\n' chat $answer --tools tools.json
+expect "chat takes the result of a tool" 0 "get_weather" "21 degrees"
+run run nano --device cpu --temperature 0 --thinking "What is 23 + 45?"
+expect "thinking is hidden outside a terminal" 0 "^23 \+ 45 = 68"
+[ ! -s err ]
+result "really" $?
+run run nano --device cpu --temperature 0 --thinking --show-thinking "What is 23 + 45?"
+grep -aq 68 err && grep -aq '= 68' out
+result "--show-thinking puts it on stderr" $?
 
 # ---- chat on a terminal ----
 if command -v script >/dev/null; then
