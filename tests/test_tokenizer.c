@@ -1,5 +1,6 @@
 /* The tokenizer: all reference vectors on the real vocabulary, nano's, a textbook merge loop to
  * compare with, long inputs, UTF-8 borders, damaged files. */
+#include "failing_malloc.h"
 #include "token_util.h"
 #include "token/vocab.h"
 
@@ -21,7 +22,7 @@ static int setup(void **state) {
 static int teardown(void **state) {
     (void)state;
     arena_free(memory);
-    return 0;
+    return n_living != 0;
 }
 
 static void check_encode(const char *group, bool specials, size_t at_least) {
@@ -468,6 +469,39 @@ static void no_turn_markers(void **state) {
     refuse(&b, "lacks <|turn>");
 }
 
+/* Creating and encoding, with every allocation failing once. */
+static void memory_runs_out(void **state) {
+    (void)state;
+    static const char text[] = "ab<bos>\x01 cab \xFF";
+    buf b = {0};
+    put_header(&b, 2);
+    put_tokens(&b, NULL, 0, 256);
+    put_strings(&b, "tokenizer.ggml.merges", base_merges, 1);
+    for (long at = 0;; at++) {
+        long before = n_living;
+        carat_error err = {0};
+        tokenizer *t = NULL;
+        id_list got = {0};
+        n_malloc = 0;
+        failing_at = at;
+        arena *a = arena_create(&err);
+        bool ok = a && create(a, &b, &t, &err);
+        if (ok) tokenizer_encode(t, text, sizeof text - 1, true, &got);
+        failing_at = -1;
+        bool all = n_malloc <= at;
+        if (!ok)
+            assert_int_equal(err.code, CARAT_E_MEMORY);
+        else
+            assert_int_equal(got.failed, !all);
+        ids_free(&got);
+        arena_free(a);
+        assert_int_equal(n_living, before);
+        if (all) break;
+        assert_true(at < 10000);
+    }
+    buf_free(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(encode_vectors),
@@ -488,6 +522,7 @@ int main(void) {
         cmocka_unit_test(bad_merges),
         cmocka_unit_test(bad_ids),
         cmocka_unit_test(no_turn_markers),
+        cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
