@@ -222,9 +222,13 @@ static void print_table(const bench *b) {
         table_cell(&t, "%s", test_name(x, name));
         table_cell(&t, "%.1f", x->rate);
         table_cell(&t, "%.3f", x->rate > 0 ? 1e3 / x->rate : 0);
-        table_cell(&t, x->generates && x->n_dispatch ? "%u" : "", x->n_dispatch);
-        table_cell(&t, x->generates ? "%.2f" : "", read * 1e-9);
-        table_cell(&t, x->generates ? "%.1f %%" : "", 100 * read / b->bandwidth);
+        if (!x->generates) {
+            for (int empty = 0; empty < 3; empty++) table_cell(&t, "%s", "");
+            continue;
+        }
+        table_cell(&t, "%u", x->n_dispatch);
+        table_cell(&t, "%.2f", read * 1e-9);
+        table_cell(&t, "%.1f %%", 100 * read / b->bandwidth);
     }
     table_print(&t, stdout, true);
     for (size_t i = 0; i < b->n_test; i++) {
