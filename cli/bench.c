@@ -244,7 +244,7 @@ static void put_json_string(buf *out, const char *name, const char *text) {
     json_write_string(out, text ? text : "", text ? strlen(text) : 0);
 }
 
-static void print_json(const bench *b) {
+static bool print_json(const bench *b, carat_error *err) {
     const carat_model_info *info = &b->runtime.info;
     buf out = {0};
     buf_puts(&out, "{");
@@ -274,8 +274,7 @@ static void print_json(const bench *b) {
                        test_bandwidth(t));
     }
     buf_puts(&out, "]}");
-    puts(out.data ? out.data : "");
-    buf_free(&out);
+    return print_buf(&out, err);
 }
 
 /* A field in quotes, those inside doubled. */
@@ -327,7 +326,8 @@ static int run(settings *s, const char *const *args, size_t n) {
     bench b = {.settings = s};
     interrupt_install(false);
     bool ok = plan(&b, args[0], &err) && run_tests(&b, args[0], &err);
-    if (ok) (s->json ? print_json : print_table)(&b);
+    if (ok && s->json) ok = print_json(&b, &err);
+    if (ok && !s->json) print_table(&b);
     if (ok && s->csv) ok = append_csv(&b, &err);
     int code = ok ? EXIT_OK : report(&err);
     runtime_close(&b.runtime);

@@ -63,6 +63,10 @@ static bool follow(evaluation *e, carat_job *job, size_t start, carat_error *err
         if (ev.kind != CARAT_EVENT_SCORE) continue;
         size_t i = at++;
         if (i < e->done) continue;
+        if (!isfinite(ev.logprob)) {
+            ok = fail(err, CARAT_E_FORMAT, "token %zu of the text has no probability", i);
+            break;
+        }
         e->nats -= (double)ev.logprob;
         e->done = i + 1;
         if (e->settings->per_token && !token_out(e, i, ev.logprob, err)) break;
@@ -115,28 +119,35 @@ static bool evaluate(evaluation *e, carat_error *err) {
     return ok;
 }
 
-static void print_result(const evaluation *e, const char *file) {
-    double n = (double)e->tokens.len, nats = e->nats / n;
-    double bits = e->nats / log(2) / (double)e->text.len;
+static double nats_per_token(const evaluation *e) { return e->nats / (double)e->tokens.len; }
+static double bits_per_byte(const evaluation *e) { return e->nats / log(2) / (double)e->text.len; }
+
+static bool print_json(const evaluation *e, const char *file, carat_error *err) {
+    double nats = nats_per_token(e), bits = bits_per_byte(e);
     uint32_t window = carat_session_context(e->runtime->session);
-    if (e->settings->json) {
-        buf b = {0};
-        buf_puts(&b, "{\"file\":");
-        json_write_string(&b, file, strlen(file));
-        buf_puts(&b, ",\"model\":");
-        json_write_string(&b, e->runtime->info.name, strlen(e->runtime->info.name));
-        buf_printf(&b,
-                   ",\"tokens\":%zu,\"bytes\":%zu,\"windows\":%u,\"context\":%u,"
-                   "\"nats_per_token\":%.8g,\"perplexity\":%.8g,\"bits_per_byte\":%.8g,"
-                   "\"seconds\":%.3f",
-                   e->tokens.len, e->text.len, e->n_window, window, nats, exp(nats), bits,
-                   e->seconds);
-        if (e->settings->per_token) buf_printf(&b, ",\"per_token\":[\n%s]", e->items.data);
-        buf_puts(&b, "}");
-        puts(b.data ? b.data : "");
-        buf_free(&b);
-        return;
+    buf b = {0};
+    buf_puts(&b, "{\"file\":");
+    json_write_string(&b, file, strlen(file));
+    buf_puts(&b, ",\"model\":");
+    json_write_string(&b, e->runtime->info.name, strlen(e->runtime->info.name));
+    buf_printf(&b,
+               ",\"tokens\":%zu,\"bytes\":%zu,\"windows\":%u,\"context\":%u,"
+               "\"nats_per_token\":%.8g,\"perplexity\":%.8g,\"bits_per_byte\":%.8g,"
+               "\"seconds\":%.3f",
+               e->tokens.len, e->text.len, e->n_window, window, nats, exp(nats), bits, e->seconds);
+    if (e->settings->per_token) {
+        buf_puts(&b, ",\"per_token\":[\n");
+        buf_put(&b, e->items.data, e->items.len);
+        buf_puts(&b, "]");
     }
+    buf_puts(&b, "}");
+    b.failed |= e->items.failed;
+    return print_buf(&b, err);
+}
+
+static void print_table(const evaluation *e) {
+    double nats = nats_per_token(e);
+    uint32_t window = carat_session_context(e->runtime->session);
     FILE *f = e->settings->per_token ? stderr : stdout;
     table t = {.columns = "lrl"};
     table_cell(&t, "tokens");
@@ -150,10 +161,10 @@ static void print_result(const evaluation *e, const char *file) {
     table_cell(&t, "%.4f", exp(nats));
     table_cell(&t, "e to the power of that");
     table_cell(&t, "bits/byte");
-    table_cell(&t, "%.4f", bits);
+    table_cell(&t, "%.4f", bits_per_byte(e));
     table_cell(&t, "comparable between vocabularies");
     table_cell(&t, "tokens/s");
-    table_cell(&t, "%.1f", e->seconds > 0 ? n / e->seconds : 0);
+    table_cell(&t, "%.1f", e->seconds > 0 ? (double)e->tokens.len / e->seconds : 0);
     table_cell(&t, "on %s", carat_device_name(e->runtime->device));
     fflush(stdout);
     table_print(&t, f, false);
@@ -180,7 +191,8 @@ static int run(settings *s, const char *const *args, size_t n) {
     ok = ok && window && runtime_load(&r, s, args[0], window, &err);
     if (ok && s->per_token && !s->json) puts("index\tid\tlogprob\tpiece");
     ok = ok && evaluate(&e, &err);
-    if (ok) print_result(&e, args[1]);
+    if (ok && s->json) ok = print_json(&e, args[1], &err);
+    if (ok && !s->json) print_table(&e);
     int code = ok ? EXIT_OK : report(&err);
     buf_free(&e.text);
     buf_free(&e.items);

@@ -28,7 +28,7 @@ static void put_string(buf *b, const char *name, const buf *text) {
     json_write_string(b, text->data ? text->data : "", text->len);
 }
 
-static void print_json(const runtime *r, const settings *s, const answer *a) {
+static bool print_json(const runtime *r, const settings *s, const answer *a, carat_error *err) {
     const carat_stats *st = &a->stats;
     buf b = {0};
     buf_puts(&b, "{");
@@ -52,8 +52,7 @@ static void print_json(const runtime *r, const settings *s, const answer *a) {
     const char *device = carat_device_name(r->device);
     json_write_string(&b, device, strlen(device));
     buf_printf(&b, ",\"logits_hash\":\"%016llx\"}", (unsigned long long)st->logits_hash);
-    puts(b.data ? b.data : "");
-    buf_free(&b);
+    return print_buf(&b, err);
 }
 
 /* Everything the answer is made from. */
@@ -130,11 +129,11 @@ static int answer_request(request *q, const settings *s, const char *model) {
     bool unfinished = a.text.len && a.text.data[a.text.len - 1] != '\n';
     if (!s->json && unfinished) putchar('\n');
     int code = EXIT_OK;
+    if (ok && s->json) ok = print_json(&r, s, &a, &err);
     if (!ok)
         code = report(&err);
     else if (a.interrupted)
         code = EXIT_INTERRUPTED;
-    if (ok && s->json) print_json(&r, s, &a);
     if (ok && s->verbose) {
         fflush(stdout);
         runtime_report(&r, &a.stats, stderr);

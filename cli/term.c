@@ -227,6 +227,13 @@ void put_visible(buf *b, const char *s, size_t n) {
     buf_puts(b, "\"");
 }
 
+bool print_buf(buf *b, carat_error *err) {
+    bool ok = !b->failed;
+    if (ok) puts(b->data);
+    buf_free(b);
+    return ok ? true : fail_memory(err, 0, "the output");
+}
+
 /* ---- tables ---- */
 
 void table_cell(table *t, const char *fmt, ...) {

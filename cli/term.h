@@ -43,6 +43,7 @@ bool write_beside(const char *path, const void *data, size_t n, carat_error *err
 size_t utf8_invalid(const char *text, size_t n);
 /* Bytes so that one sees them: in quotes, control bytes and broken UTF-8 as \xNN. */
 void put_visible(buf *b, const char *s, size_t n);
+bool print_buf(buf *b, carat_error *err); /* a line on stdout; frees b */
 
 /* A table: cells are added row by row, then printed with columns aligned. */
 typedef struct table {

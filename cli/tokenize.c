@@ -54,11 +54,10 @@ static bool print_json(const runtime *r, const id_list *v, carat_error *err) {
         json_write_string(&b, piece.data ? piece.data : "", piece.len);
     }
     buf_puts(&b, "]}");
-    if (ok && b.failed) ok = fail_memory(err, b.len, "the output");
-    if (ok) puts(b.data);
-    buf_free(&b);
     buf_free(&piece);
-    return ok;
+    if (ok) return print_buf(&b, err);
+    buf_free(&b);
+    return false;
 }
 
 static bool encode(const runtime *r, const settings *s, const buf *text, carat_error *err) {
@@ -111,8 +110,7 @@ static bool decode(const runtime *r, const settings *s, const buf *given, carat_
         buf_puts(&b, "{\"text\":");
         json_write_string(&b, text.data ? text.data : "", text.len);
         buf_puts(&b, "}");
-        puts(b.data ? b.data : "");
-        buf_free(&b);
+        ok = print_buf(&b, err);
     } else if (ok) {
         put_text(stdout, text.data ? text.data : "", text.len);
         if (stdout_is_terminal()) putchar('\n');
