@@ -69,11 +69,77 @@ static void test_all_halves(void **state) {
     kt_reset();
 }
 
+/* out[16 w ..]: four sums and maxima after each other in workgroup w, from one invocation. */
+static const char reduce_source[] =
+    "struct Args { n: u32 }\n"
+    "@group(0) @binding(0) var<uniform> args: Args;\n"
+    "@group(0) @binding(1) var<storage, read> x: array<f32>;\n"
+    "@group(0) @binding(2) var<storage, read_write> out: array<f32>;\n"
+    "@compute @workgroup_size(256)\n"
+    "fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {\n"
+    "  for (var i = 0u; i < args.n; i++) {\n"
+    "    let v = x[(wid.x * args.n + i) * 256 + lid];\n"
+    "    let sum = workgroup_sum(v, lid);\n"
+    "    let top = workgroup_max(v, lid);\n"
+    "    if (lid == (37 * i) % 256) {\n"
+    "      out[(wid.x * args.n + i) * 2] = sum;\n"
+    "      out[(wid.x * args.n + i) * 2 + 1] = top;\n"
+    "    }\n"
+    "  }\n"
+    "}\n";
+
+static const char *lib_source(const char *name) {
+    for (const kernel_lib *lib = kernel_lib_table; lib->name; lib++)
+        if (strcmp(lib->name, name) == 0) return lib->source;
+    fail_msg("no lib/%s.wgsl", name);
+    return NULL;
+}
+
+static void check_reduce(const char *lib, const char *enables) {
+    static const uint32_t n_group = 5, n = 4;
+    const char *includes[] = {lib_source(lib), NULL};
+    static kernel kernels[2]; /* they must outlive the cache */
+    kernel *k = &kernels[enables[0] != 0];
+    *k = (kernel){.name = lib,
+                  .enables = enables,
+                  .source = reduce_source,
+                  .includes = includes,
+                  .n_binding = 3,
+                  .bindings = {GPU_BIND_UNIFORM, GPU_BIND_READ, GPU_BIND_READ_WRITE},
+                  .args_bytes = 16};
+    float *x = kt_floats(n_group * n * 256, 5), want[5 * 4 * 2], got[5 * 4 * 2];
+    for (uint32_t i = 0; i < n_group * n; i++) {
+        double sum = 0;
+        float top = x[256 * i];
+        for (uint32_t j = 0; j < 256; j++) {
+            sum += (double)x[256 * i + j];
+            top = fmaxf(top, x[256 * i + j]);
+        }
+        want[2 * i] = (float)sum;
+        want[2 * i + 1] = top;
+    }
+    kt_output out = kt_out(sizeof got);
+    kt_run(&(kernel_call){.kernel = k,
+                          .args = &(uint32_t[4]){n},
+                          .views = {kt_in(x, n_group * n * 1024), out.view},
+                          .x = n_group});
+    kt_read(out, got);
+    kt_compare(lib, got, want, COUNT(got), 1e-12);
+    kt_reset();
+}
+
+static void test_reduce(void **state) {
+    (void)state;
+    check_reduce("reduce", "");
+    if (kt.gpu->info.subgroups) check_reduce("reduce.subgroup", "enable subgroups;\n");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_formats),
         cmocka_unit_test(test_small_scales),
         cmocka_unit_test(test_all_halves),
+        cmocka_unit_test(test_reduce),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

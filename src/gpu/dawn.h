@@ -87,6 +87,7 @@ typedef struct dawn {
     gpu base;
     arena *memory;
     procs wgpu;
+    bool dawn_2025; /* the library is older than webgpu.h, see dawn_open.c */
     WGPUInstance instance;
     WGPUAdapter adapter;
     WGPUDevice device;

@@ -1,6 +1,10 @@
 /* dawn_open: finds Dawn's shared library and loads it at run time, so that the same program starts
  * on a machine without it; then the adapter and the device, with all their features and limits.
  *
+ * Two generations of Dawn are spoken: webgpu.h's, and the one before it (until summer 2025, the one
+ * that tools/deps.sh brings), which differs in the numbers of features, in the description of an
+ * instance and in the size of the limits. It is known by a function that went away.
+ *
  * Flow: gpu_dawn.c after, which makes the calls. */
 #include "gpu/dawn.h"
 
@@ -34,26 +38,47 @@ static void *load_library(const char *library) {
 }
 
 /* The library stays loaded until the program ends: Dawn's threads may outlive a device. */
-static bool load_procs(const char *library, procs *out, carat_error *err) {
+static bool load_procs(dawn *d, const char *library, carat_error *err) {
     void *lib = load_library(library);
     if (!lib)
         return fail(err, CARAT_E_DEVICE, "gpu: cannot load Dawn (%s)",
                     library ? library : library_name);
     const char *missing = NULL;
 #define X(name)                                                                                    \
-    *(void **)&out->name = dlsym(lib, "wgpu" #name);                                               \
-    if (!out->name && !missing) missing = "wgpu" #name;
+    *(void **)&d->wgpu.name = dlsym(lib, "wgpu" #name);                                            \
+    if (!d->wgpu.name && !missing) missing = "wgpu" #name;
     PROCS(X)
 #undef X
+    d->dawn_2025 = dlsym(lib, "wgpuGetInstanceCapabilities") != NULL;
     if (missing) return fail(err, CARAT_E_DEVICE, "gpu: Dawn's library lacks %s", missing);
     return true;
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */
 
-static const WGPUFeatureName wanted_features[] = {
-    WGPUFeatureName_Subgroups, WGPUFeatureName_ShaderF16, WGPUFeatureName_TimestampQuery,
-    WGPUFeatureName_ChromiumExperimentalSubgroupMatrix};
+/* A feature's number in both generations of Dawn, and where gpu_info notes it. */
+typedef struct feature {
+    uint32_t now, in_2025;
+    size_t at;
+} feature;
+
+static const feature features[] = {
+    {WGPUFeatureName_Subgroups, 0x11, offsetof(gpu_info, subgroups)},
+    {WGPUFeatureName_ShaderF16, 0x0a, offsetof(gpu_info, shader_f16)},
+    {WGPUFeatureName_TimestampQuery, 0x03, offsetof(gpu_info, timestamps)},
+    {WGPUFeatureName_ChromiumExperimentalSubgroupMatrix, 0x50038,
+     offsetof(gpu_info, subgroup_matrix)},
+};
+
+static WGPUFeatureName feature_id(const dawn *d, const feature *f) {
+    return (WGPUFeatureName)(d->dawn_2025 ? f->in_2025 : f->now);
+}
+
+/* The limits, with room for the fields that they once had at the end. */
+typedef union limits {
+    WGPULimits now;
+    uint8_t room[sizeof(WGPULimits) + 64];
+} limits;
 
 static void note_adapter(WGPURequestAdapterStatus status, WGPUAdapter a, WGPUStringView message,
                          void *out, void *unused) {
@@ -104,18 +129,18 @@ static void note_error(const WGPUDevice *device, WGPUErrorType type, WGPUStringV
          "gpu: %.*s", view_length(message), message.data);
 }
 
-static bool request_device(dawn *d, const WGPULimits *limits, carat_error *err) {
-    WGPUFeatureName features[COUNT(wanted_features)];
+static bool request_device(dawn *d, const limits *all, carat_error *err) {
+    WGPUFeatureName names[COUNT(features)];
     size_t n = 0;
-    for (size_t i = 0; i < COUNT(wanted_features); i++)
-        if (d->wgpu.AdapterHasFeature(d->adapter, wanted_features[i]))
-            features[n++] = wanted_features[i];
+    for (size_t i = 0; i < COUNT(features); i++)
+        if (((const bool *)((const char *)&d->base.info + features[i].at))[0])
+            names[n++] = feature_id(d, &features[i]);
     device_answer answer = {0};
     WGPUDeviceDescriptor desc = {
         .label = view_of("carat"),
         .requiredFeatureCount = n,
-        .requiredFeatures = features,
-        .requiredLimits = limits,
+        .requiredFeatures = names,
+        .requiredLimits = &all->now,
         .deviceLostCallbackInfo = {.mode = WGPUCallbackMode_AllowProcessEvents,
                                    .callback = note_lost,
                                    .userdata1 = d},
@@ -152,7 +177,7 @@ static const char *backend_name(WGPUBackendType t) {
     }
 }
 
-static void fill_info(dawn *d, const WGPULimits *limits) {
+static void fill_info(dawn *d, const WGPULimits *most) {
     gpu_info *info = &d->base.info;
     WGPUAdapterInfo a = {0};
     d->wgpu.AdapterGetInfo(d->adapter, &a);
@@ -162,28 +187,35 @@ static void fill_info(dawn *d, const WGPULimits *limits) {
     info->subgroup_min = a.subgroupMinSize;
     info->subgroup_max = a.subgroupMaxSize;
     d->wgpu.AdapterInfoFreeMembers(a);
-    bool *have[COUNT(wanted_features)] = {&info->subgroups, &info->shader_f16, &info->timestamps,
-                                          &info->subgroup_matrix};
-    for (size_t i = 0; i < COUNT(wanted_features); i++)
-        *have[i] = d->wgpu.AdapterHasFeature(d->adapter, wanted_features[i]);
-    info->max_buffer = limits->maxBufferSize;
-    info->max_binding = limits->maxStorageBufferBindingSize;
-    info->max_storage_buffers = limits->maxStorageBuffersPerShaderStage;
-    info->max_workgroup_bytes = limits->maxComputeWorkgroupStorageSize;
-    info->max_invocations = limits->maxComputeInvocationsPerWorkgroup;
-    info->max_groups = limits->maxComputeWorkgroupsPerDimension;
+    for (size_t i = 0; i < COUNT(features); i++)
+        *(bool *)((char *)info + features[i].at) =
+            d->wgpu.AdapterHasFeature(d->adapter, feature_id(d, &features[i]));
+    info->max_buffer = most->maxBufferSize;
+    info->max_binding = most->maxStorageBufferBindingSize;
+    info->max_storage_buffers = most->maxStorageBuffersPerShaderStage;
+    info->max_workgroup_bytes = most->maxComputeWorkgroupStorageSize;
+    info->max_invocations = most->maxComputeInvocationsPerWorkgroup;
+    info->max_groups = most->maxComputeWorkgroupsPerDimension;
 }
 
+/* WGPUInstanceDescriptor as it was in 2025. */
+typedef struct instance_2025 {
+    WGPUChainedStruct *next, *capabilities_next;
+    WGPUBool timed_wait_any;
+    size_t timed_wait_any_most;
+} instance_2025;
+
 static bool open_instance(dawn *d, carat_error *err) {
-    static const WGPUInstanceFeatureName features[] = {WGPUInstanceFeatureName_TimedWaitAny};
+    static const WGPUInstanceFeatureName wanted[] = {WGPUInstanceFeatureName_TimedWaitAny};
     static const char *const unsafe[] = {"allow_unsafe_apis"}; /* for the subgroup matrix */
     WGPUDawnTogglesDescriptor toggles = {.chain = {.sType = WGPUSType_DawnTogglesDescriptor},
                                          .enabledToggleCount = COUNT(unsafe),
                                          .enabledToggles = unsafe};
-    d->instance =
-        d->wgpu.CreateInstance(&(WGPUInstanceDescriptor){.nextInChain = &toggles.chain,
-                                                         .requiredFeatureCount = COUNT(features),
-                                                         .requiredFeatures = features});
+    WGPUInstanceDescriptor now = {.nextInChain = &toggles.chain,
+                                  .requiredFeatureCount = COUNT(wanted),
+                                  .requiredFeatures = wanted};
+    instance_2025 old = {.next = &toggles.chain, .timed_wait_any = true, .timed_wait_any_most = 8};
+    d->instance = d->wgpu.CreateInstance(d->dawn_2025 ? (const void *)&old : (const void *)&now);
     return d->instance || fail(err, CARAT_E_DEVICE, "gpu: Dawn could not start");
 }
 
@@ -191,11 +223,11 @@ static bool open_device(dawn *d, carat_error *err) {
     if (!open_instance(d, err)) return false;
     if (!request_adapter(d, false) && !request_adapter(d, true))
         return fail(err, CARAT_E_DEVICE, "gpu: no adapter found (no GPU, or no driver for it)");
-    WGPULimits limits = {0};
-    if (d->wgpu.AdapterGetLimits(d->adapter, &limits) != WGPUStatus_Success)
+    limits all = {0};
+    if (d->wgpu.AdapterGetLimits(d->adapter, &all.now) != WGPUStatus_Success)
         return fail(err, CARAT_E_DEVICE, "gpu: the adapter does not tell its limits");
-    fill_info(d, &limits);
-    return request_device(d, &limits, err);
+    fill_info(d, &all.now);
+    return request_device(d, &all, err);
 }
 
 gpu *gpu_dawn_open(const char *library, carat_error *err) {
@@ -209,7 +241,7 @@ gpu *gpu_dawn_open(const char *library, carat_error *err) {
     }
     d->base.api = &dawn_api;
     d->memory = d->buffers.memory = d->pipelines.memory = d->binds.memory = memory;
-    if (!load_procs(library, &d->wgpu, err)) {
+    if (!load_procs(d, library, err)) {
         arena_free(memory);
         return NULL;
     }
