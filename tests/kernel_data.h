@@ -1,5 +1,5 @@
-/* Random data for kernel_test.h, which includes it: f32 values, and blocks of any tensor format with
- * sane scales; and the comparison of results. */
+/* Random data for kernel_test.h, which includes it: f32 values, and blocks of any tensor format
+ * with sane scales; and the comparison of results. */
 #ifndef CARAT_KERNEL_DATA_H
 #define CARAT_KERNEL_DATA_H
 

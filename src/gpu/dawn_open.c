@@ -95,7 +95,14 @@ static bool request_adapter(dawn *d, bool fallback) {
                       (WGPURequestAdapterCallbackInfo){.mode = WGPUCallbackMode_WaitAnyOnly,
                                                        .callback = note_adapter,
                                                        .userdata1 = &d->adapter}));
-    return d->adapter != NULL;
+    if (!d->adapter) return false;
+    WGPUAdapterInfo info = {0};
+    d->wgpu.AdapterGetInfo(d->adapter, &info);
+    bool real = info.backendType != WGPUBackendType_Null; /* Dawn's last resort, for its tests */
+    d->wgpu.AdapterInfoFreeMembers(info);
+    if (!real) d->wgpu.AdapterRelease(d->adapter);
+    if (!real) d->adapter = NULL;
+    return real;
 }
 
 typedef struct device_answer {

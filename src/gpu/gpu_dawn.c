@@ -59,6 +59,10 @@ static scope_answer pop_scopes(dawn *d) {
 
 static WGPUBuffer make_buffer(dawn *d, uint64_t size, WGPUBufferUsage usage, const char *label,
                               carat_error *err) {
+    if (d->base.lost) {
+        healthy(d, err);
+        return NULL;
+    }
     if (size > d->base.info.max_buffer) {
         fail(err, CARAT_E_MEMORY, "gpu: buffer %s: %llu bytes; the device allows %llu", label,
              (unsigned long long)size, (unsigned long long)d->base.info.max_buffer);
@@ -70,7 +74,6 @@ static WGPUBuffer make_buffer(dawn *d, uint64_t size, WGPUBufferUsage usage, con
     scope_answer answer = pop_scopes(d);
     if (b && answer.type == WGPUErrorType_NoError) return b;
     if (b) d->wgpu.BufferRelease(b);
-    if (d->base.lost) healthy(d, err);
     bool memory = !b || answer.type == WGPUErrorType_OutOfMemory;
     fail(err, memory ? CARAT_E_MEMORY : CARAT_E_DEVICE, "gpu: buffer %s: no %llu bytes: %s", label,
          (unsigned long long)size, answer.message);
@@ -175,6 +178,10 @@ static gpu_pipeline dawn_pipeline_create(gpu *g, const gpu_pipeline_desc *desc, 
     dawn *d = (dawn *)g;
     gpu_pipeline none = {0};
     assert(desc->n_binding <= GPU_MAX_BINDINGS);
+    if (d->base.lost) {
+        healthy(d, err);
+        return none;
+    }
     push_scopes(d);
     WGPUBindGroupLayout layout = make_layout(d, desc);
     WGPUComputePipeline p = make_pipeline(d, desc, layout);
@@ -183,7 +190,6 @@ static gpu_pipeline dawn_pipeline_create(gpu *g, const gpu_pipeline_desc *desc, 
     if (!id) {
         d->wgpu.ComputePipelineRelease(p);
         d->wgpu.BindGroupLayoutRelease(layout);
-        if (d->base.lost) healthy(d, err);
         if (answer.type != WGPUErrorType_NoError)
             fail(err, CARAT_E_DEVICE, "gpu: kernel %s: %s", desc->label, answer.message);
         fail_memory(err, sizeof(handle_slot), "a pipeline's handle");
@@ -211,6 +217,10 @@ static gpu_bind dawn_bind_create(gpu *g, gpu_pipeline p, const gpu_view *views, 
     gpu_bind none = {0};
     handle_slot *pipeline = handle_find(&d->pipelines, p.id);
     assert(pipeline && n <= GPU_MAX_BINDINGS);
+    if (d->base.lost) {
+        healthy(d, err);
+        return none;
+    }
     WGPUBindGroupEntry entries[GPU_MAX_BINDINGS] = {0};
     for (uint32_t i = 0; i < n; i++) {
         entries[i].binding = i;
@@ -226,7 +236,6 @@ static gpu_bind dawn_bind_create(gpu *g, gpu_pipeline p, const gpu_view *views, 
     uint32_t id = answer.type == WGPUErrorType_NoError ? handle_take(&d->binds) : 0;
     if (!id) {
         d->wgpu.BindGroupRelease(b);
-        if (d->base.lost) healthy(d, err);
         if (answer.type != WGPUErrorType_NoError)
             fail(err, CARAT_E_DEVICE, "gpu: bind group: %s", answer.message);
         fail_memory(err, sizeof(handle_slot), "a bind group's handle");
