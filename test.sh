@@ -59,10 +59,11 @@ suite() {
 
 # Builds everything and fails on a warning, too.
 strict() {
-    make -j"$jobs" "$@" programs >build/log/strict.tmp 2>&1
-    status=$?
-    cat build/log/strict.tmp
-    [ $status -eq 0 ] && ! grep -q 'warning:' build/log/strict.tmp
+    if ! make -j"$jobs" "$@" programs >build/log/make.log 2>&1; then
+        cat build/log/make.log
+        return 1
+    fi
+    ! grep -A3 'warning:' build/log/make.log
 }
 
 can_fuzz() {
@@ -75,7 +76,8 @@ tools/deps.sh test || {
     echo "0 passed, 1 failed"
     exit 1
 }
-step build-gcc strict CC=gcc && suite tests make -s CC=gcc test
+step build-gcc strict CC=gcc
+suite tests make -s CC=gcc test
 step check make -s check
 step build-clang strict CC=clang
 step build-sanitize make -j"$jobs" CC=gcc config=sanitize programs &&
