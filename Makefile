@@ -18,7 +18,7 @@ LIBS  := -lm -ldl -lpthread
 
 flags_release  := -O2
 flags_debug    := -O0
-flags_sanitize := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
+flags_sanitize := -O2 -fno-omit-frame-pointer -fsanitize=address,undefined \
                   -fno-sanitize-recover=undefined
 flags_coverage := -O0 --coverage
 flags_fuzz     := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
@@ -110,7 +110,7 @@ vocabulary:
 programs: $(TESTS) all build/synth
 
 # Those that are quick under a sanitizer: no shaders, no whole forward passes.
-SLOW := $(addprefix $(O)/,test_gpu test_kernels test_golden_cpu test_golden_gpu)
+SLOW := $(addprefix $(O)/,test_gpu test_kernels% test_golden%)
 test-fast: $(TESTS) all vocabulary
 	tests/run.sh $(O)/carat $(filter-out $(SLOW),$(TESTS))
 
