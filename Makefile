@@ -112,7 +112,7 @@ programs: $(TESTS) all build/synth
 # Those that are quick under a sanitizer: no shaders, no whole forward passes.
 SLOW := $(addprefix $(O)/,test_gpu test_kernels% test_golden%)
 test-fast: $(TESTS) all vocabulary
-	tests/run.sh $(O)/carat $(filter-out $(SLOW),$(TESTS))
+	TEST_GPU=none tests/run.sh $(O)/carat $(filter-out $(SLOW),$(TESTS))
 
 check:
 	tools/check.sh

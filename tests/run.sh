@@ -3,13 +3,16 @@
 # A TEST is a cmocka program or a script (test_*.sh, which gets the carat program as $1 and ends
 # with "N passed, N failed"). A test that crashes or runs longer than TEST_TIMEOUT seconds (300)
 # counts as failed. GPU tests run on SwiftShader, a GPU in software, when Chromium has brought it;
-# with TEST_GPU=real on whatever the machine has. The last line is "N passed, N failed".
+# with TEST_GPU=real on whatever the machine has, with TEST_GPU=none not at all. The last line is
+# "N passed, N failed[, N skipped]".
 set -u
 cd "$(dirname "$0")/.." || exit 1
 carat=$1
 shift
 swiftshader=/usr/lib/chromium/vk_swiftshader_icd.json
-if [ "${TEST_GPU:-swiftshader}" = swiftshader ]; then
+if [ "${TEST_GPU:-}" = none ]; then
+    export VK_DRIVER_FILES=/dev/null VK_ICD_FILENAMES=/dev/null
+elif [ "${TEST_GPU:-}" != real ]; then
     if [ -f $swiftshader ]; then
         export VK_DRIVER_FILES=$swiftshader VK_ICD_FILENAMES=$swiftshader
     else
