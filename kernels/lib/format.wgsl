@@ -4,7 +4,6 @@
 //   alias W$                        element type of the weight binding
 //   fn group$(g: u32) -> Group      values [16 g, 16 g + 16) of the tensor as q * scale + least
 //   fn get16$(g: u32) -> mat4x4<f32>  the same as plain values; column c is values 4c .. 4c+3
-// A dot product is cheaper from a Group: dot_group() applies the scale once to 16 products.
 
 struct Group {
     q: mat4x4<f32>,
@@ -16,12 +15,6 @@ fn expand(r: Group) -> mat4x4<f32> {
     let least = vec4<f32>(r.least);
     return mat4x4<f32>(r.q[0] * r.scale + least, r.q[1] * r.scale + least,
                        r.q[2] * r.scale + least, r.q[3] * r.scale + least);
-}
-
-// Sum of the group's values times x; x_sum is the sum of x.
-fn dot_group(r: Group, x: mat4x4<f32>, x_sum: f32) -> f32 {
-    let products = r.q[0] * x[0] + r.q[1] * x[1] + r.q[2] * x[2] + r.q[3] * x[3];
-    return r.scale * (products.x + products.y + products.z + products.w) + r.least * x_sum;
 }
 
 // Two f16. unpack2x16float may flush subnormals, and small scales often are.
