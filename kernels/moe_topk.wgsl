@@ -1,3 +1,4 @@
+// include: pick
 // moe_topk: the experts of every token. The n_used largest of the router's logits, equal ones by
 // lowest expert, best first; weights softmax(logits) renormalised to a sum of 1 over these.
 //   logits [n_tok, n_expert], n_used <= n_expert <= 256; ids, weights [n_tok, n_used].
@@ -9,28 +10,11 @@ struct Args { n_expert: u32, n_used: u32 }
 @group(0) @binding(2) var<storage, read_write> ids: array<u32>;
 @group(0) @binding(3) var<storage, read_write> weights: array<f32>;
 
-var<workgroup> all: array<f32, 256>;
-var<workgroup> best: array<f32, 256>; // exp(logit - largest logit) of the chosen ones
-
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let mine = logits[wid.x * args.n_expert + min(lid, args.n_expert - 1)];
-    all[lid] = mine;
-    workgroupBarrier();
-    var rank = 0u; // how many come before this expert
-    var top = mine;
-    for (var e = 0u; e < args.n_expert; e++) {
-        let other = all[e];
-        top = max(top, other);
-        rank += u32(other > mine || (other == mine && e < lid));
-    }
-    let chosen = lid < args.n_expert && rank < args.n_used;
-    let p = exp(mine - top);
-    if (chosen) { best[rank] = p; }
-    workgroupBarrier();
-    if (!chosen) { return; }
-    var sum = 0.0;
-    for (var i = 0u; i < args.n_used; i++) { sum += best[i]; }
-    ids[wid.x * args.n_used + rank] = lid;
-    weights[wid.x * args.n_used + rank] = p / sum;
+    let sum = pick_experts(mine, args.n_expert, args.n_used, lid);
+    if (lid >= args.n_used) { return; }
+    ids[wid.x * args.n_used + lid] = pick_ids[lid];
+    weights[wid.x * args.n_used + lid] = pick_share[lid] / sum;
 }

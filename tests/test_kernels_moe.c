@@ -236,6 +236,9 @@ static void one_moe(moe_case c) {
 static void test_moe_ffn(void **state) {
     (void)state;
     one_moe((moe_case){1, 64, 48, 32, 8, 2, true, 8});
+    one_moe((moe_case){1, 64, 80, 48, 31, 4, true, 7});
+    one_moe((moe_case){1, 48, 16, 16, 7, 3, false, 2});
+    one_moe((moe_case){1, 2112, 80, 2064, 3, 2, false, 3});
     one_moe((moe_case){31, 64, 48, 16, 5, 3, false, 2});
     one_moe((moe_case){33, 32, 16, 48, 4, 1, true, 3});
     one_moe((moe_case){200, 48, 32, 32, 3, 2, true, 100});

@@ -13,6 +13,7 @@
 #define MAX_EXPERTS 256u /* of moe_topk.wgsl and moe_lists.wgsl */
 #define TILE_PLACES 64u  /* of lib/tile.wgsl */
 #define TILE_ROWS   64u
+#define ONE_ROWS    8u /* of a workgroup, 32 threads a row: LANES of the moe_one kernels */
 
 enum { SCALE_GATE, SCALE_UP, SCALE_DOWN, N_SCALE };
 
@@ -97,16 +98,23 @@ static bool check_model(const model *m, carat_error *err) {
     return true;
 }
 
+static const weight *gate_of(const layer_weights *w) {
+    return w->gate_up_exps.tensor ? &w->gate_up_exps : &w->gate_exps;
+}
+
+static const weight *up_of(const layer_weights *w) {
+    return w->gate_up_exps.tensor ? &w->gate_up_exps : &w->up_exps;
+}
+
 static float scale_of(const weight *w, uint32_t expert) {
     return w->expert_scale ? w->expert_scale[expert] : w->scale;
 }
 
 /* scales [N_SCALE, n_expert] of one layer. */
 static void fill_scales(const layer_weights *w, uint32_t n_expert, float *scales) {
-    const bool fused = w->gate_up_exps.tensor != NULL;
     for (uint32_t e = 0; e < n_expert; e++) {
-        scales[SCALE_GATE * n_expert + e] = scale_of(fused ? &w->gate_up_exps : &w->gate_exps, e);
-        scales[SCALE_UP * n_expert + e] = scale_of(fused ? &w->gate_up_exps : &w->up_exps, e);
+        scales[SCALE_GATE * n_expert + e] = scale_of(gate_of(w), e);
+        scales[SCALE_UP * n_expert + e] = scale_of(up_of(w), e);
         scales[SCALE_DOWN * n_expert + e] = scale_of(&w->down_exps, e) * w->down_exps_scale.data[e];
     }
 }
@@ -195,28 +203,49 @@ static void route(const moe_run *r) {
                      });
 }
 
-static void experts_geglu(const moe_run *r) {
-    const bool fused = r->w->gate_up_exps.tensor != NULL;
-    const weight *gate = fused ? &r->w->gate_up_exps : &r->w->gate_exps;
-    const weight *up = fused ? gate : &r->w->up_exps;
-    const moe_gpu *m = r->m;
+/* Experts [expert0, expert0 + n) whose gate and up rows are in one tile each. */
+typedef struct expert_range {
+    const weight_tile *a, *b;
+    uint32_t expert0, n, a_expert0, b_expert0;
+} expert_range;
+
+/* The range after `expert0` experts; their tiles may be cut differently. False at the end. */
+static bool next_range(const layer_weights *w, uint32_t expert0, expert_range *out) {
+    const weight *gate = gate_of(w), *up = up_of(w);
+    if (expert0 >= gate->n_expert) return false;
     uint32_t a = 0, b = 0;
-    /* The tiles of the two may be cut differently: go from cut to cut. */
-    for (uint32_t expert = 0; expert < r->c->n_expert;) {
-        const weight_tile *ta = &gate->tiles[a], *tb = &up->tiles[b];
-        const uint32_t end_a = (ta->row0 + ta->n_row) / gate->n_row;
-        const uint32_t end_b = (tb->row0 + tb->n_row) / up->n_row, end = min_u32(end_a, end_b);
+    while (expert0 * gate->n_row >= gate->tiles[a].row0 + gate->tiles[a].n_row) a++;
+    while (expert0 * up->n_row >= up->tiles[b].row0 + up->tiles[b].n_row) b++;
+    const weight_tile *ta = &gate->tiles[a], *tb = &up->tiles[b];
+    const uint32_t end_a = (ta->row0 + ta->n_row) / gate->n_row;
+    const uint32_t end_b = (tb->row0 + tb->n_row) / up->n_row;
+    *out = (expert_range){
+        .a = ta,
+        .b = tb,
+        .expert0 = expert0,
+        .n = min_u32(end_a, end_b) - expert0,
+        .a_expert0 = ta->row0 / gate->n_row,
+        .b_expert0 = tb->row0 / up->n_row,
+    };
+    return true;
+}
+
+static void experts_geglu(const moe_run *r) {
+    const weight *gate = gate_of(r->w), *up = up_of(r->w);
+    const moe_gpu *m = r->m;
+    expert_range e = {0};
+    while (next_range(r->w, e.expert0 + e.n, &e)) {
         const moe_geglu_args args = {
             .n_used = r->c->n_expert_used,
             .n_row = r->c->n_ff_expert,
             .n_col = r->c->n_embd,
             .a_rows = gate->n_row,
             .b_rows = up->n_row,
-            .b_row0 = fused ? r->c->n_ff_expert : 0,
-            .a_expert0 = ta->row0 / gate->n_row,
-            .b_expert0 = tb->row0 / up->n_row,
-            .expert0 = expert,
-            .n_expert = end - expert,
+            .b_row0 = gate == up ? r->c->n_ff_expert : 0,
+            .a_expert0 = e.a_expert0,
+            .b_expert0 = e.b_expert0,
+            .expert0 = e.expert0,
+            .n_expert = e.n,
             .scale0 = r->il * N_SCALE * r->c->n_expert,
             .n_scale = r->c->n_expert,
         };
@@ -225,14 +254,11 @@ static void experts_geglu(const moe_run *r) {
                              .formats = {gate->type, up->type},
                              .args = &args,
                              .views = {whole(m->order), whole(m->tiles), whole(m->scales),
-                                       whole(m->experts_in), whole(ta->buffer), whole(tb->buffer),
+                                       whole(m->experts_in), whole(e.a->buffer), whole(e.b->buffer),
                                        whole(m->act)},
                              .x = div_up(args.n_row, TILE_ROWS / 2),
                              .y = r->n_tile,
                          });
-        expert = end;
-        a += end == end_a;
-        b += end == end_b;
     }
 }
 
@@ -261,10 +287,11 @@ static void experts_down(const moe_run *r) {
     }
 }
 
-static void sum_up(const moe_run *r) {
+/* parts: rows of m->part a token. */
+static void sum_up(const moe_run *r, uint32_t parts) {
     const moe_sum_args args = {
         .n = r->c->n_embd,
-        .n_used = r->c->n_expert_used,
+        .n_used = parts,
         .w_dense = r->w->post_norm_1.offset,
         .w_experts = r->w->post_norm_2.offset,
         .eps = r->c->rms_eps,
@@ -276,6 +303,133 @@ static void sum_up(const moe_run *r) {
                                    whole(r->m->part), whole(r->t->ffn_out)},
                          .x = r->n_tok,
                      });
+}
+
+/* ---- one token: rows by dot products, each workgroup picks the experts for itself ----------- */
+
+/* The dense branch's gate and up rows, and the router's. */
+static void one_in(const moe_run *r) {
+    const weight *gate = &r->w->gate, *up = &r->w->up, *router = &r->w->router;
+    for (uint32_t i = 0; i < gate->n_tile; i++) {
+        const weight_tile *a = &gate->tiles[i], *b = &up->tiles[i];
+        const bool last = i + 1 == gate->n_tile; /* the router goes with it */
+        const moe_one_in_args args = {
+            .n_embd = r->c->n_embd,
+            .n_row = a->n_row,
+            .row0 = a->row0,
+            .n_expert = last ? r->c->n_expert : 0,
+            .eps = r->c->rms_eps,
+            .w_ffn = r->w->ffn_norm.offset,
+            .w_router = r->w->router_scale.offset,
+            .scale_gate = gate->scale,
+            .scale_up = up->scale,
+            .scale_router = router->scale / sqrtf((float)r->c->n_embd),
+        };
+        kernel_run(r->s,
+                   &(kernel_call){
+                       .kernel = &kernel_moe_one_in,
+                       .formats = {gate->type, up->type, router->type},
+                       .args = &args,
+                       .views = {whole(r->y), whole(r->t->model->weights.vector_buffer),
+                                 whole(a->buffer), whole(b->buffer), whole(router->tiles[0].buffer),
+                                 whole(r->t->act), whole(r->m->logits)},
+                       .x = div_up(args.n_row, ONE_ROWS) + div_up(args.n_expert, ONE_ROWS),
+                   });
+    }
+}
+
+static void one_dense_down(const moe_run *r) {
+    const weight *w = &r->w->down;
+    for (uint32_t i = 0; i < w->n_tile; i++) {
+        const weight_tile *tile = &w->tiles[i];
+        const matvec_args args = {
+            .n_row = tile->n_row, .n_col = w->n_col, .out0 = tile->row0, .scale = w->scale};
+        kernel_run(r->s, &(kernel_call){
+                             .kernel = &kernel_matvec,
+                             .formats = {w->type},
+                             .args = &args,
+                             .views = {whole(r->t->act), whole(tile->buffer), whole(r->m->dense)},
+                             .x = div_up(tile->n_row, 2 * ONE_ROWS),
+                         });
+    }
+}
+
+static void one_act(const moe_run *r) {
+    const weight *gate = gate_of(r->w), *up = up_of(r->w);
+    const moe_gpu *m = r->m;
+    expert_range e = {0};
+    while (next_range(r->w, e.expert0 + e.n, &e)) {
+        const moe_one_act_args args = {
+            .n_used = r->c->n_expert_used,
+            .n_row = r->c->n_ff_expert,
+            .n_embd = r->c->n_embd,
+            .a_rows = gate->n_row,
+            .b_rows = up->n_row,
+            .b_row0 = gate == up ? r->c->n_ff_expert : 0,
+            .a_expert0 = e.a_expert0,
+            .b_expert0 = e.b_expert0,
+            .expert0 = e.expert0,
+            .n_expert = e.n,
+            .scale0 = r->il * N_SCALE * r->c->n_expert,
+            .n_scale = r->c->n_expert,
+            .eps = r->c->rms_eps,
+            .w_norm = r->w->pre_norm_2.offset,
+        };
+        kernel_run(r->s, &(kernel_call){
+                             .kernel = &kernel_moe_one_act,
+                             .formats = {gate->type, up->type},
+                             .args = &args,
+                             .views = {whole(r->y), whole(r->t->model->weights.vector_buffer),
+                                       whole(m->logits), whole(m->scales), whole(e.a->buffer),
+                                       whole(e.b->buffer), whole(m->act)},
+                             .x = div_up(args.n_row, ONE_ROWS),
+                             .y = args.n_used,
+                         });
+    }
+}
+
+static void one_down(const moe_run *r) {
+    const weight *w = &r->w->down_exps;
+    const moe_gpu *m = r->m;
+    for (uint32_t i = 0; i < w->n_tile; i++) {
+        const weight_tile *tile = &w->tiles[i];
+        const moe_one_down_args args = {
+            .n_row = w->n_row,
+            .n_col = w->n_col,
+            .n_used = r->c->n_expert_used,
+            .n_expert = r->c->n_expert,
+            .expert0 = tile->row0 / w->n_row,
+            .n_held = tile->n_row / w->n_row,
+            .scale0 = (r->il * N_SCALE + SCALE_DOWN) * r->c->n_expert,
+            .first = i == 0,
+        };
+        kernel_run(r->s, &(kernel_call){
+                             .kernel = &kernel_moe_one_down,
+                             .formats = {w->type},
+                             .args = &args,
+                             .views = {whole(m->logits), whole(m->scales), whole(m->act),
+                                       whole(tile->buffer), whole(m->part)},
+                             .x = div_up(w->n_row, 2 * ONE_ROWS),
+                         });
+    }
+}
+
+/* In place of the tiled matmuls, which would make 64 tokens. */
+static void run_one(const moe_run *r) {
+    one_in(r);
+    one_dense_down(r);
+    one_act(r);
+    one_down(r);
+    sum_up(r, 1);
+}
+
+static void run_many(const moe_run *r) {
+    dense_branch(r);
+    route(r);
+    rmsnorm(r, &r->w->pre_norm_2, 1, r->m->experts_in);
+    experts_geglu(r);
+    experts_down(r);
+    sum_up(r, r->c->n_expert_used);
 }
 
 void moe_gpu_ffn(text_gpu *t, kernel_steps *s, uint32_t il, gpu_buffer y, uint32_t n_tok) {
@@ -292,10 +446,8 @@ void moe_gpu_ffn(text_gpu *t, kernel_steps *s, uint32_t il, gpu_buffer y, uint32
         .n_pick = n_tok * c->n_expert_used,
         .n_tile = tile_count(c, n_tok),
     };
-    dense_branch(&r);
-    route(&r);
-    rmsnorm(&r, &r.w->pre_norm_2, 1, r.m->experts_in);
-    experts_geglu(&r);
-    experts_down(&r);
-    sum_up(&r);
+    if (n_tok == 1)
+        run_one(&r);
+    else
+        run_many(&r);
 }
