@@ -88,6 +88,67 @@ static const char reduce_source[] =
     "  }\n"
     "}\n";
 
+/* out[c] = 64 values of chunk c of A times those of x; lib/dot64.wgsl. */
+static const char dot64_source[] =
+    "struct Args { n: u32 }\n"
+    "@group(0) @binding(0) var<uniform> args: Args;\n"
+    "@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;\n"
+    "@group(0) @binding(2) var<storage, read> wA: array<WA>;\n"
+    "@group(0) @binding(3) var<storage, read_write> out: array<f32>;\n"
+    "@compute @workgroup_size(64)\n"
+    "fn main(@builtin(global_invocation_id) at: vec3<u32>) {\n"
+    "  if (at.x >= args.n) { return; }\n"
+    "  let g = groups64A(at.x);\n"
+    "  let groups = vec4<u32>(g.x, g.x + 1, g.y, g.y + 1);\n"
+    "  var v: Input64;\n"
+    "  for (var i = 0u; i < 4; i++) {\n"
+    "    let j = 4 * groups[i];\n"
+    "    let r = input16(mat4x4<f32>(x[j], x[j + 1], x[j + 2], x[j + 3]));\n"
+    "    v.high[i] = r.high;\n"
+    "    v.low[i] = r.low;\n"
+    "    v.scale[i] = r.scale;\n"
+    "    v.sum[i] = r.sum;\n"
+    "  }\n"
+    "  out[at.x] = dot64A(at.x, v);\n"
+    "}\n";
+
+/* A whole row against the reference: which chunk holds which values does not matter. */
+static void test_dot64(void **state) {
+    (void)state;
+    static const char *const includes[] = {NULL};
+    static const kernel k = {
+        .name = "dot64",
+        .enables = "",
+        .source = dot64_source,
+        .includes = includes,
+        .n_format = 1,
+        .n_binding = 4,
+        .bindings = {GPU_BIND_UNIFORM, GPU_BIND_READ, GPU_BIND_READ, GPU_BIND_READ_WRITE},
+        .args_bytes = 16};
+    for (size_t i = 0; i < COUNT(kt_formats); i++) {
+        uint32_t n_row = 33, n_col = 768, n = n_row * n_col;
+        kt_matrix w = kt_weights(kt_formats[i], n_row, n_col, 3);
+        float *x = kt_floats(n, 11), *part = kt_take(n / 64, 4), got[33], want[33];
+        kt_output out = kt_out(n / 64 * 4);
+        kt_run(&(kernel_call){.kernel = &k,
+                              .formats = {kt_formats[i]},
+                              .args = &(uint32_t[4]){n / 64},
+                              .views = {kt_in(x, n * 4), w.view, out.view},
+                              .x = div_up(n / 64, 64)});
+        kt_read(out, part);
+        for (uint32_t r = 0; r < n_row; r++) {
+            double sum = 0, sum_got = 0;
+            for (uint32_t c = r * n_col; c < (r + 1) * n_col; c++)
+                sum += (double)w.values[c] * (double)x[c];
+            for (uint32_t c = 0; c < n_col / 64; c++) sum_got += (double)part[r * (n_col / 64) + c];
+            want[r] = (float)sum;
+            got[r] = (float)sum_got;
+        }
+        kt_compare(quant_find(kt_formats[i])->name, got, want, n_row, 1e-8);
+        kt_reset();
+    }
+}
+
 static const char *lib_source(const char *name) {
     for (const kernel_lib *lib = kernel_lib_table; lib->name; lib++)
         if (strcmp(lib->name, name) == 0) return lib->source;
@@ -136,10 +197,9 @@ static void test_reduce(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_formats),
-        cmocka_unit_test(test_small_scales),
-        cmocka_unit_test(test_all_halves),
-        cmocka_unit_test(test_reduce),
+        cmocka_unit_test(test_formats),    cmocka_unit_test(test_small_scales),
+        cmocka_unit_test(test_all_halves), cmocka_unit_test(test_reduce),
+        cmocka_unit_test(test_dot64),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

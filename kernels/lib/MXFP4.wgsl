@@ -4,6 +4,10 @@
 
 alias W$ = u32;
 
+fn four$(i: u32) -> vec4<u32> {
+    return vec4<u32>(w$[i], w$[i + 1u], w$[i + 2u], w$[i + 3u]);
+}
+
 fn group$(g: u32) -> Group {
     let block = g >> 1u;
     let pair = (block >> 1u) * 9u;
@@ -17,4 +21,21 @@ fn group$(g: u32) -> Group {
 
 fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
+}
+
+fn packed64$(c: u32) -> Packed64 {
+    let a = four$(9u * c + 1u);
+    let b = four$(9u * c + 5u);
+    let e = vec2<u32>(w$[9u * c], w$[9u * c] >> 16u) & vec2<u32>(0xffffu);
+    let scale = bitcast<vec2<f32>>((max(e, vec2<u32>(1u)) - 1u) << vec2<u32>(23u));
+    return Packed64(array(fp4_bytes(a), fp4_bytes(a >> vec4<u32>(4u)), fp4_bytes(b),
+                          fp4_bytes(b >> vec4<u32>(4u))), scale.xxyy, vec4<f32>(0.0));
+}
+
+fn dot64$(c: u32, x: Input64) -> f32 {
+    return dot_packed(packed64$(c), x);
+}
+
+fn groups64$(c: u32) -> vec2<u32> {
+    return vec2<u32>(4u * c, 4u * c + 2u);
 }

@@ -24,3 +24,27 @@ fn group$(g: u32) -> Group {
 fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
+
+// The codes of group i: its two words, then their high nibbles.
+fn codes$(at: u32, i: u32) -> vec4<u32> {
+    let a = w$[at + 1u + 2u * i];
+    let b = w$[at + 2u + 2u * i];
+    return fp4_bytes(vec4<u32>(a, b, a >> 4u, b >> 4u));
+}
+
+fn packed64$(c: u32) -> Packed64 {
+    let at = 9u * c;
+    let s = w$[at];
+    let scale = vec4<f32>(half_e4m3$(s & 255u), half_e4m3$((s >> 8u) & 255u),
+                          half_e4m3$((s >> 16u) & 255u), half_e4m3$(s >> 24u));
+    return Packed64(array(codes$(at, 0u), codes$(at, 1u), codes$(at, 2u), codes$(at, 3u)), scale,
+                    vec4<f32>(0.0));
+}
+
+fn dot64$(c: u32, x: Input64) -> f32 {
+    return dot_packed(packed64$(c), x);
+}
+
+fn groups64$(c: u32) -> vec2<u32> {
+    return vec2<u32>(4u * c, 4u * c + 2u);
+}

@@ -3,6 +3,10 @@
 
 alias W$ = u32;
 
+fn four$(i: u32) -> vec4<u32> {
+    return vec4<u32>(w$[i], w$[i + 1u], w$[i + 2u], w$[i + 3u]);
+}
+
 fn group$(g: u32) -> Group {
     let block = (g >> 4u) * 21u;
     let k = g & 15u;
@@ -17,4 +21,25 @@ fn group$(g: u32) -> Group {
 
 fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
+}
+
+fn packed64$(c: u32) -> Packed64 {
+    let block = (c >> 2u) * 21u;
+    let at = block + 4u + 8u * ((c >> 1u) & 1u);
+    let shift = vec4<u32>(4u * (c & 1u));
+    let m = vec4<u32>(0x03030303u);
+    let a = four$(at) >> shift;
+    let b = four$(at + 4u) >> shift;
+    let s = (vec4<u32>(w$[block + (c & 3u)]) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u);
+    let d = halves(w$[block + 20u]);
+    return Packed64(array(a & m, b & m, (a >> vec4<u32>(2u)) & m, (b >> vec4<u32>(2u)) & m),
+                    d.x * vec4<f32>(s & vec4<u32>(15u)), -d.y * vec4<f32>(s >> vec4<u32>(4u)));
+}
+
+fn dot64$(c: u32, x: Input64) -> f32 {
+    return dot_packed(packed64$(c), x);
+}
+
+fn groups64$(c: u32) -> vec2<u32> {
+    return vec2<u32>(4u * c, 4u * c + 2u);
 }

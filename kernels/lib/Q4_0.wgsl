@@ -17,3 +17,20 @@ fn group$(g: u32) -> Group {
 fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
+
+fn packed64$(c: u32) -> Packed64 {
+    let m = vec4<u32>(0x0f0f0f0fu);
+    let a = four$(9u * c + 1u);
+    let b = four$(9u * c + 5u);
+    let scale = halves(w$[9u * c]).xxyy;
+    return Packed64(array(a & m, (a >> vec4<u32>(4u)) & m, b & m, (b >> vec4<u32>(4u)) & m), scale,
+                    -8.0 * scale);
+}
+
+fn dot64$(c: u32, x: Input64) -> f32 {
+    return dot_packed(packed64$(c), x);
+}
+
+fn groups64$(c: u32) -> vec2<u32> {
+    return vec2<u32>(4u * c, 4u * c + 2u);
+}

@@ -16,3 +16,20 @@ fn group$(g: u32) -> Group {
 fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
+
+fn packed64$(c: u32) -> Packed64 {
+    let m = vec4<u32>(0x0f0f0f0fu);
+    let a = four$(10u * c + 1u);
+    let b = four$(10u * c + 6u);
+    let s = vec4<f32>(halves(w$[10u * c]), halves(w$[10u * c + 5u]));
+    return Packed64(array(a & m, (a >> vec4<u32>(4u)) & m, b & m, (b >> vec4<u32>(4u)) & m),
+                    s.xxzz, s.yyww);
+}
+
+fn dot64$(c: u32, x: Input64) -> f32 {
+    return dot_packed(packed64$(c), x);
+}
+
+fn groups64$(c: u32) -> vec2<u32> {
+    return vec2<u32>(4u * c, 4u * c + 2u);
+}

@@ -23,3 +23,24 @@ fn group$(g: u32) -> Group {
 fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
+
+fn packed64$(c: u32) -> Packed64 {
+    let at = (c >> 2u) * 9u;
+    let k = 2u * (c & 3u);
+    let m = vec4<u32>(0x0f0f0f0fu);
+    let head = w$[at];
+    let a = w$[at + 1u + k];
+    let b = w$[at + 2u + k];
+    let s = scales$(head, k);
+    let t = scales$(head, k + 1u);
+    return Packed64(array(a & m, b & m, (a >> vec4<u32>(4u)) & m, (b >> vec4<u32>(4u)) & m),
+                    vec4<f32>(s.xx, t.xx), -vec4<f32>(s.yy, t.yy));
+}
+
+fn dot64$(c: u32, x: Input64) -> f32 {
+    return dot_packed(packed64$(c), x);
+}
+
+fn groups64$(c: u32) -> vec2<u32> {
+    return vec2<u32>(4u * c, 4u * c + 2u);
+}

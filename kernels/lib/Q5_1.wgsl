@@ -3,6 +3,10 @@
 
 alias W$ = u32;
 
+fn four$(i: u32) -> vec4<u32> {
+    return vec4<u32>(w$[i], w$[i + 1u], w$[i + 2u], w$[i + 3u]);
+}
+
 // 16 five-bit values: nibbles at `shift` of four words from `at`, fifth bits from `high`.
 fn five$(at: u32, shift: u32, high: u32, bias: f32) -> mat4x4<f32> {
     let low = vec4<u32>(w$[at], w$[at + 1u], w$[at + 2u], w$[at + 3u]) >> vec4<u32>(shift);
@@ -20,4 +24,29 @@ fn group$(g: u32) -> Group {
 
 fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
+}
+
+// Nibbles at `shift` of the words a, and the fifth bits from `high`.
+fn join$(a: vec4<u32>, shift: u32, high: u32) -> vec4<u32> {
+    return ((a >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu)) |
+           fifth_bits(vec4<u32>(high) >> vec4<u32>(0u, 4u, 8u, 12u));
+}
+
+fn packed64$(c: u32) -> Packed64 {
+    let at = 12u * c;
+    let a = four$(at + 2u);
+    let b = four$(at + 8u);
+    let high_a = w$[at + 1u];
+    let high_b = w$[at + 7u];
+    let s = vec4<f32>(halves(w$[at]), halves(w$[at + 6u]));
+    return Packed64(array(join$(a, 0u, high_a), join$(a, 4u, high_a >> 16u), join$(b, 0u, high_b),
+                          join$(b, 4u, high_b >> 16u)), s.xxzz, s.yyww);
+}
+
+fn dot64$(c: u32, x: Input64) -> f32 {
+    return dot_packed(packed64$(c), x);
+}
+
+fn groups64$(c: u32) -> vec2<u32> {
+    return vec2<u32>(4u * c, 4u * c + 2u);
 }

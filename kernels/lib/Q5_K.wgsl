@@ -26,3 +26,32 @@ fn group$(g: u32) -> Group {
 fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
+
+// Nibbles at `shift` of a, the fifth bit at `bit` of high.
+fn join$(a: vec4<u32>, shift: u32, high: vec4<u32>, bit: u32) -> vec4<u32> {
+    let top = (high >> vec4<u32>(bit)) & vec4<u32>(0x01010101u);
+    return ((a >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu)) | (top << vec4<u32>(4u));
+}
+
+fn packed64$(c: u32) -> Packed64 {
+    let at = (c >> 2u) * 11u;
+    let k = 2u * (c & 3u);
+    let head = w$[at];
+    let high_a = w$[at + 1u];
+    let high_b = w$[at + 2u];
+    let a = w$[at + 3u + k];
+    let b = w$[at + 4u + k];
+    let s = scales$(head, k);
+    let t = scales$(head, k + 1u);
+    return Packed64(array(join$(a, 0u, high_a, k), join$(b, 0u, high_b, k),
+                          join$(a, 4u, high_a, k + 1u), join$(b, 4u, high_b, k + 1u)),
+                    vec4<f32>(s.xx, t.xx), -vec4<f32>(s.yy, t.yy));
+}
+
+fn dot64$(c: u32, x: Input64) -> f32 {
+    return dot_packed(packed64$(c), x);
+}
+
+fn groups64$(c: u32) -> vec2<u32> {
+    return vec2<u32>(4u * c, 4u * c + 2u);
+}

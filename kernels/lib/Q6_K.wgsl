@@ -25,3 +25,38 @@ fn group$(g: u32) -> Group {
 fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
+
+// Nibbles at `shift` of a, two more bits at `bit` of high.
+fn join$(a: vec4<u32>, shift: u32, high: vec4<u32>, bit: u32) -> vec4<u32> {
+    let top = (high >> vec4<u32>(bit)) & vec4<u32>(0x03030303u);
+    return ((a >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu)) | (top << vec4<u32>(4u));
+}
+
+// Half a block is two chunks: values 0..31 and 64..95 of it share their bytes, 32..63 and 96..127.
+fn packed64$(c: u32) -> Packed64 {
+    let block = c >> 2u;
+    let pair = (block >> 1u) * 105u;
+    let at = pair + 1u + 52u * (block & 1u);
+    let half = (c >> 1u) & 1u;
+    let i = c & 1u;
+    let a = four$(at + 16u * half + 8u * i);
+    let b = four$(at + 16u * half + 8u * i + 4u);
+    let high_a = four$(at + 32u + 8u * half);
+    let high_b = four$(at + 36u + 8u * half);
+    let words = vec2<u32>(w$[at + 48u + 2u * half], w$[at + 49u + 2u * half]) >> vec2<u32>(16u * i);
+    let bytes4 = vec4<u32>(words.x, words.x >> 8u, words.y, words.y >> 8u);
+    let s = bitcast<vec4<i32>>(bytes4 << vec4<u32>(24u)) >> vec4<u32>(24u);
+    let scale = half_at(w$[pair], block) * vec4<f32>(s);
+    return Packed64(array(join$(a, 0u, high_a, 2u * i), join$(b, 0u, high_b, 2u * i),
+                          join$(a, 4u, high_a, 2u * i + 4u), join$(b, 4u, high_b, 2u * i + 4u)),
+                    scale, -32.0 * scale);
+}
+
+fn dot64$(c: u32, x: Input64) -> f32 {
+    return dot_packed(packed64$(c), x);
+}
+
+fn groups64$(c: u32) -> vec2<u32> {
+    let g = 8u * (c >> 1u) + 2u * (c & 1u);
+    return vec2<u32>(g, g + 4u);
+}

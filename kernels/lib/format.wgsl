@@ -4,6 +4,8 @@
 //   alias W$                        element type of the weight binding
 //   fn group$(g: u32) -> Group      values [16 g, 16 g + 16) of the tensor as q * scale + least
 //   fn get16$(g: u32) -> mat4x4<f32>  the same as plain values; column c is values 4c .. 4c+3
+//   fn dot64$(c: u32, x: Input64) -> f32  64 values times x: the fastest way, see lib/dot64.wgsl;
+//   fn groups64$(c: u32) -> vec2<u32>     they are groups g, g + 1 of both g that this names
 
 struct Group {
     q: mat4x4<f32>,
@@ -15,6 +17,12 @@ fn expand(r: Group) -> mat4x4<f32> {
     let least = vec4<f32>(r.least);
     return mat4x4<f32>(r.q[0] * r.scale + least, r.q[1] * r.scale + least,
                        r.q[2] * r.scale + least, r.q[3] * r.scale + least);
+}
+
+// Sum of the group's values times x, where x_sum is the sum of x: the scale is applied once.
+fn dot_group(r: Group, x: mat4x4<f32>, x_sum: f32) -> f32 {
+    let products = r.q[0] * x[0] + r.q[1] * x[1] + r.q[2] * x[2] + r.q[3] * x[3];
+    return r.scale * dot(products, vec4<f32>(1.0)) + r.least * x_sum;
 }
 
 // Two f16. unpack2x16float may flush subnormals, and small scales often are.

@@ -54,13 +54,17 @@ static void put_format(buf *out, const char *wgsl, char letter) {
     }
 }
 
-bool kernel_assemble(const kernel *k, const uint32_t *formats, buf *out, carat_error *err) {
+bool kernel_assemble(const kernel *k, const uint32_t *formats, uint32_t subgroup, buf *out,
+                     carat_error *err) {
     buf_puts(out, k->enables);
+    if (subgroup) buf_printf(out, "const SUBGROUP = %uu;\n", subgroup);
     for (const char *const *include = k->includes; *include; include++) buf_puts(out, *include);
-    if (k->n_format) {
-        const char *shared = find_lib("format");
-        if (!shared) return fail(err, CARAT_E_UNSUPPORTED, "kernel %s: no lib/format", k->name);
-        buf_puts(out, shared);
+    static const char *const shared[] = {"format", "dot64"};
+    for (size_t i = 0; k->n_format && i < COUNT(shared); i++) {
+        const char *wgsl = find_lib(shared[i]);
+        if (!wgsl)
+            return fail(err, CARAT_E_UNSUPPORTED, "kernel %s: no lib/%s", k->name, shared[i]);
+        buf_puts(out, wgsl);
     }
     for (uint32_t i = 0; i < k->n_format; i++) {
         const quant_format *f = quant_find(formats[i]);
@@ -142,7 +146,7 @@ static gpu_pipeline compile(kernel_cache *c, const kernel_call *call, carat_erro
     gpu_pipeline none = {0};
     buf wgsl = {0};
     gpu_pipeline p = none;
-    if (kernel_assemble(k, call->formats, &wgsl, err))
+    if (kernel_assemble(k, call->formats, c->gpu->info.subgroup_min, &wgsl, err))
         p = gpu_pipeline_create(c->gpu,
                                 &(gpu_pipeline_desc){.label = k->name,
                                                      .wgsl = wgsl.data,
