@@ -21,7 +21,8 @@ struct Args {
 
 const HIDDEN = -1.0e30;
 
-// Keys of 32 columns, k_tile[c / 4 * 64 + (key ^ c / 8 * 2)], or probabilities, k_tile[key * 8 + rg].
+// Keys of 32 columns, k_tile[c / 4 * 64 + (key ^ c / 8 * 2)], or probabilities,
+// k_tile[key * 8 + rg].
 var<workgroup> k_tile: array<vec4<f32>, 512>;
 // Queries of 32 columns, q_tile[c * 8 + rg], or maxima, q_tile[rg * 32 + lane].
 var<workgroup> q_tile: array<vec4<f32>, 256>;

@@ -1,7 +1,8 @@
 // include: gelu tile
 // formats: A B
 // matmul_geglu: out[t, out0 + r] = gelu(gate) * up for t < n_tok, r < n_row, with
-//   gate = scale_a * sum_k x[t, k] * A[a_row0 + r, k], up = scale_b * sum_k x[t, k] * B[b_row0 + r, k].
+//   gate = scale_a * sum_k x[t, k] * A[a_row0 + r, k],
+//   up = scale_b * sum_k x[t, k] * B[b_row0 + r, k].
 //   x [n_tok, n_col], wA and wB rows of n_col values, out [n_tok, out_stride]. n_col is a multiple
 //   of 16.
 // Grid: x = ceil(n_row / 32), y = ceil(n_tok / 64); rows 0..31 of a tile (lib/tile) are of A and
@@ -56,8 +57,7 @@ fn store4(tok: u32, row: u32, gate: vec4<f32>, up: vec4<f32>) {
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let tok_in = wid.y * 64 + tile_in_tok(id);
     let row0 = wid.x * 32;
-    var lo = mat4x4<f32>();
-    var hi = mat4x4<f32>();
+    var sum: TileSum;
     var a = load_in(tok_in, tile_in_k(id));
     var w = load_w(row0, tile_w_row(id), tile_w_k(id));
     for (var k = 0u; k < args.n_col; k += TILE_COLS) {
@@ -65,13 +65,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         workgroupBarrier();
         a = load_in(tok_in, k + TILE_COLS + tile_in_k(id));
         w = load_w(row0, tile_w_row(id), k + TILE_COLS + tile_w_k(id));
-        tile_multiply(id, &lo, &hi);
+        tile_multiply(id, &sum);
         workgroupBarrier();
     }
+    let made = tile_result(id, &sum);
     let tok = wid.y * 64 + tile_tok(id);
     let row = row0 + tile_row(id);
-    store4(tok, row, lo[0], lo[2]);
-    store4(tok, row + 16, lo[1], lo[3]);
-    store4(tok + 4, row, hi[0], hi[2]);
-    store4(tok + 4, row + 16, hi[1], hi[3]);
+    store4(tok, row, made.lo[0], made.lo[2]);
+    store4(tok, row + 16, made.lo[1], made.lo[3]);
+    store4(tok + 4, row, made.hi[0], made.hi[2]);
+    store4(tok + 4, row + 16, made.hi[1], made.hi[3]);
 }

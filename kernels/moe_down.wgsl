@@ -3,9 +3,9 @@
 // moe_down: the experts' share of every selection of moe_lists:
 //   part[i, r] = weights[i] * scale[e] * A_e[r] . act[p], r < n_row,
 //   for place p in order, of selection i and expert e.
-//   act [n_pick, n_col], part [n_pick, n_row]; row r of expert e is row (e - expert0) * n_row + r of
-//   wA; only experts expert0 .. + n_expert - 1 are in this binding, the others' tiles are left
-//   alone. scales: from scale0 on a value an expert.
+//   act [n_pick, n_col], part [n_pick, n_row]; row r of expert e is row
+//   (e - expert0) * n_row + r of wA; only experts expert0 .. + n_expert - 1 are in this binding,
+//   the others' tiles are left alone. scales: from scale0 on a value an expert.
 // Grid: x = ceil(n_row / 64), y = tiles; see lib/tile. f32. CPU twin: ref_matmul().
 
 struct Args { n_row: u32, n_col: u32, expert0: u32, n_expert: u32, scale0: u32 }
@@ -53,8 +53,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let expert = tile.x - args.expert0; // wraps to a huge number below expert0
     if (tile.z == 0 || expert >= args.n_expert) { return; }
     let row_in = wid.x * 64 + tile_w_row(id);
-    var lo = mat4x4<f32>();
-    var hi = mat4x4<f32>();
+    var sum: TileSum;
     var a = load_in(tile, tile_in_tok(id), tile_in_k(id));
     var w = load_w(expert, row_in, tile_w_k(id));
     for (var k = 0u; k < args.n_col; k += TILE_COLS) {
@@ -62,17 +61,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         workgroupBarrier();
         a = load_in(tile, tile_in_tok(id), k + TILE_COLS + tile_in_k(id));
         w = load_w(expert, row_in, k + TILE_COLS + tile_w_k(id));
-        tile_multiply(id, &lo, &hi);
+        tile_multiply(id, &sum);
         workgroupBarrier();
     }
+    let made = tile_result(id, &sum);
     let place = tile_tok(id);
     let row = wid.x * 64 + tile_row(id);
-    store4(tile, place, row, lo[0]);
-    store4(tile, place, row + 16, lo[1]);
-    store4(tile, place, row + 32, lo[2]);
-    store4(tile, place, row + 48, lo[3]);
-    store4(tile, place + 4, row, hi[0]);
-    store4(tile, place + 4, row + 16, hi[1]);
-    store4(tile, place + 4, row + 32, hi[2]);
-    store4(tile, place + 4, row + 48, hi[3]);
+    store4(tile, place, row, made.lo[0]);
+    store4(tile, place, row + 16, made.lo[1]);
+    store4(tile, place, row + 32, made.lo[2]);
+    store4(tile, place, row + 48, made.lo[3]);
+    store4(tile, place + 4, row, made.hi[0]);
+    store4(tile, place + 4, row + 16, made.hi[1]);
+    store4(tile, place + 4, row + 32, made.hi[2]);
+    store4(tile, place + 4, row + 48, made.hi[3]);
 }

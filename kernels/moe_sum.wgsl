@@ -1,8 +1,8 @@
 // include: reduce
 // moe_sum: the end of a feed-forward part with experts:
 //   out[t] = rms(dense[t]) * w_dense + rms(m) * w_experts, m = sum_j part[t * n_used + j].
-//   dense, out [n_tok, n], part [n_tok * n_used, n], n a multiple of 4; w_dense, w_experts: n values
-//   of vectors from there.
+//   dense, out [n_tok, n], part [n_tok * n_used, n], n a multiple of 4; w_dense, w_experts: n
+//   values of vectors from there.
 // Grid: n_tok workgroups of 256 threads. f32, added in order of j. CPU twin: ref_rmsnorm().
 
 struct Args { n: u32, n_used: u32, w_dense: u32, w_experts: u32, eps: f32 }

@@ -17,7 +17,7 @@ static void one_matmul(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n
     char what[64];
     snprintf(what, sizeof what, "matmul %s %u x %u x %u", quant_find(type)->name, n_tok, n_row,
              n_col);
-    kt_compare(what, fetch(out), want, (size_t)n_tok * n_row, KT_F32);
+    kt_compare(what, fetch(out), want, (size_t)n_tok * n_row, tile_bound());
     kt_reset();
 }
 
@@ -49,7 +49,7 @@ static void one_geglu(uint32_t type_a, uint32_t type_b, uint32_t n_tok, uint32_t
     begin();
     op_matmul_geglu(kt.steps, gate, up, in, out.view, n_tok);
     end();
-    kt_compare("matmul_geglu", fetch(out), a, n, KT_F32);
+    kt_compare("matmul_geglu", fetch(out), a, n, tile_bound());
     kt_reset();
 }
 

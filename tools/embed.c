@@ -4,8 +4,8 @@
  *
  * For every kernels/NAME.wgsl: its minified source, its bindings, a C mirror of its `struct Args`
  * and a `kernel` (src/gpu/kernel.h). NAME.subgroup.wgsl and NAME.f16.wgsl are variants of NAME and
- * must agree with it on Args and bindings. A kernel without a subgroup variant of its own gets one
- * when a library that it includes has one (lib/reduce.wgsl, lib/reduce.subgroup.wgsl).
+ * must agree with it on Args and bindings. A kernel without such a variant of its own gets one when
+ * a library that it includes has one (lib/reduce.wgsl, lib/reduce.subgroup.wgsl).
  *
  * Directives, as comments: `// include: reduce step`, `// formats: A B`. Lines that begin with
  * `enable` or `requires` are taken out, because they must come before everything else.
@@ -319,18 +319,18 @@ static void check_same(const file *f, const file *base) {
 }
 
 /* Kernels that differ from their base only in the libraries they take. */
-static void add_library_variants(void) {
+static void add_library_variants(const char *variant) {
     int n = n_kernel;
     for (int i = 0; i < n; i++) {
         file *f = &kernels[i];
         bool wanted = false;
         for (int j = 0; j < f->n_include; j++)
-            if (find(libs, n_lib, f->includes[j], "subgroup")) wanted = true;
-        if (!wanted || f->variant[0] || find(kernels, n, f->base, "subgroup")) continue;
+            if (find(libs, n_lib, f->includes[j], variant)) wanted = true;
+        if (!wanted || f->variant[0] || find(kernels, n, f->base, variant)) continue;
         if (n_kernel == MAX_FILES) die(f, f->code, "too many files");
         file *v = &kernels[n_kernel++];
         *v = *f;
-        strcpy(v->variant, "subgroup");
+        strcpy(v->variant, variant);
     }
 }
 
@@ -488,7 +488,8 @@ int main(int argc, char **argv) {
                 kernels[i].base);
         check_same(&kernels[i], base);
     }
-    add_library_variants();
+    add_library_variants("subgroup");
+    add_library_variants("f16");
     write_to(argv[2], write_header);
     write_to(argv[3], write_source);
     return 0;

@@ -38,8 +38,13 @@ fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(a * b.x, a * b.y, a * b.z, a * b.w);
 }
 
-// Column r of lo: tokens ty * 8 .. + 3 of row tx + 16 r; hi: the next four tokens.
-fn tile_multiply(id: u32, lo: ptr<function, mat4x4<f32>>, hi: ptr<function, mat4x4<f32>>) {
+struct Tile {
+    lo: mat4x4<f32>, // column r: tokens 8 ty .. 8 ty + 3 of row tx + 16 r
+    hi: mat4x4<f32>, // the next four tokens
+}
+alias TileSum = Tile;
+
+fn tile_multiply(id: u32, sum: ptr<function, TileSum>) {
     let tx = id & 15;
     let ty2 = (id >> 4) * 2;
     for (var k4 = 0u; k4 < TILE_COLS / 4; k4++) {
@@ -48,13 +53,15 @@ fn tile_multiply(id: u32, lo: ptr<function, mat4x4<f32>>, hi: ptr<function, mat4
             mat4x4<f32>(w_tile[r], w_tile[r + 16], w_tile[r + 32], w_tile[r + 48]));
         let p = k4 * 64 + (ty2 ^ k4);
         let q = k4 * 64 + ((ty2 + 1) ^ k4);
-        *lo += outer(in_tile[p], b[0]);
-        *hi += outer(in_tile[q], b[0]);
-        *lo += outer(in_tile[p + 16], b[1]);
-        *hi += outer(in_tile[q + 16], b[1]);
-        *lo += outer(in_tile[p + 32], b[2]);
-        *hi += outer(in_tile[q + 32], b[2]);
-        *lo += outer(in_tile[p + 48], b[3]);
-        *hi += outer(in_tile[q + 48], b[3]);
+        (*sum).lo += outer(in_tile[p], b[0]);
+        (*sum).hi += outer(in_tile[q], b[0]);
+        (*sum).lo += outer(in_tile[p + 16], b[1]);
+        (*sum).hi += outer(in_tile[q + 16], b[1]);
+        (*sum).lo += outer(in_tile[p + 32], b[2]);
+        (*sum).hi += outer(in_tile[q + 32], b[2]);
+        (*sum).lo += outer(in_tile[p + 48], b[3]);
+        (*sum).hi += outer(in_tile[q + 48], b[3]);
     }
 }
+
+fn tile_result(id: u32, sum: ptr<function, TileSum>) -> Tile { return *sum; }

@@ -66,7 +66,7 @@ static const feature features[] = {
     {WGPUFeatureName_Subgroups, 0x11, offsetof(gpu_info, subgroups)},
     {WGPUFeatureName_ShaderF16, 0x0a, offsetof(gpu_info, shader_f16)},
     {WGPUFeatureName_TimestampQuery, 0x03, offsetof(gpu_info, timestamps)},
-    {WGPUFeatureName_ChromiumExperimentalSubgroupMatrix, 0x50038,
+    {WGPUFeatureName_ChromiumExperimentalSubgroupMatrix, 0x50037,
      offsetof(gpu_info, subgroup_matrix)},
 };
 
@@ -203,6 +203,9 @@ static void fill_info(dawn *d, const WGPULimits *most) {
     info->max_workgroup_bytes = most->maxComputeWorkgroupStorageSize;
     info->max_invocations = most->maxComputeInvocationsPerWorkgroup;
     info->max_groups = most->maxComputeWorkgroupsPerDimension;
+    /* As kernels/lib/tile.f16.wgsl needs it. */
+    if (info->subgroup_min != 32 || info->subgroup_max != 32 || info->max_workgroup_bytes < 32768)
+        info->subgroup_matrix = false;
 }
 
 /* WGPUInstanceDescriptor as it was in 2025. */

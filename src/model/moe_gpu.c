@@ -18,7 +18,6 @@
 enum { SCALE_GATE, SCALE_UP, SCALE_DOWN, N_SCALE };
 
 typedef struct moe_gpu {
-    gpu_buffer router_in;   /* [n_chunk, n_embd] */
     gpu_buffer experts_in;  /* [n_chunk, n_embd] */
     gpu_buffer logits;      /* [n_chunk, n_expert] */
     gpu_buffer ids, weight; /* [n_chunk, n_used] the picks */
@@ -36,7 +35,7 @@ typedef struct moe_part {
     const char *label;
 } moe_part;
 
-#define N_PART 11
+#define N_PART 10
 
 static uint32_t tile_count(const model_config *c, uint32_t n_tok) {
     const uint32_t n_pick = n_tok * c->n_expert_used;
@@ -46,7 +45,6 @@ static uint32_t tile_count(const model_config *c, uint32_t n_tok) {
 static void list_parts(moe_gpu *m, const model_config *c, uint32_t n_tok, moe_part out[N_PART]) {
     const uint64_t embd = (uint64_t)n_tok * c->n_embd, n_pick = (uint64_t)n_tok * c->n_expert_used;
     const moe_part parts[N_PART] = {
-        {&m->router_in, embd, "the router's input"},
         {&m->experts_in, embd, "the experts' input"},
         {&m->logits, (uint64_t)n_tok * c->n_expert, "router logits"},
         {&m->ids, n_pick, "picked experts"},
@@ -89,6 +87,9 @@ static bool check_model(const model *m, carat_error *err) {
     for (uint32_t il = 0; il < c->n_layer; il++) {
         const layer_weights *w = &m->weights.layers[il];
         if (!c->layers[il].moe) continue;
+        if (w->router.n_tile != 1)
+            return fail(err, CARAT_E_UNSUPPORTED,
+                        "layer %u: the router is larger than the device can bind", il);
         if (!check_experts(&w->gate_up_exps, "ffn_gate_up_exps", il, err) ||
             !check_experts(&w->gate_exps, "ffn_gate_exps", il, err) ||
             !check_experts(&w->up_exps, "ffn_up_exps", il, err) ||
@@ -184,9 +185,24 @@ static void dense_branch(const moe_run *r) {
 
 /* Which experts, and their tokens side by side. */
 static void route(const moe_run *r) {
-    rmsnorm(r, &r->w->router_scale, 1 / sqrtf((float)r->c->n_embd), r->m->router_in);
-    op_matmul(r->s, &r->w->router, r->c->n_expert, whole(r->m->router_in), whole(r->m->logits),
-              r->n_tok);
+    const weight *w = &r->w->router;
+    const moe_router_args router = {
+        .n_tok = r->n_tok,
+        .n_embd = r->c->n_embd,
+        .n_expert = r->c->n_expert,
+        .w_router = r->w->router_scale.offset,
+        .eps = r->c->rms_eps,
+        .scale = w->scale / sqrtf((float)r->c->n_embd),
+    };
+    kernel_run(r->s, &(kernel_call){
+                         .kernel = &kernel_moe_router,
+                         .formats = {w->type},
+                         .args = &router,
+                         .views = {whole(r->y), whole(r->t->model->weights.vector_buffer),
+                                   whole(w->tiles[0].buffer), whole(r->m->logits)},
+                         .x = div_up(r->c->n_expert, 8),
+                         .y = div_up(r->n_tok, 4),
+                     });
     const moe_topk_args topk = {.n_expert = r->c->n_expert, .n_used = r->c->n_expert_used};
     kernel_run(r->s, &(kernel_call){
                          .kernel = &kernel_moe_topk,
