@@ -94,6 +94,302 @@ static void test_moe_lists(void **state) {
     one_lists(2600, 128, 100);
 }
 
+/* ---- the parts ---- */
+
+static void row_router(uint32_t n_tok, uint32_t n_embd, uint32_t n_expert) {
+    weight *w = matrix(QUANT_F32, n_expert, n_embd, n_expert);
+    const size_t n = (size_t)n_tok * n_embd, n_out = (size_t)n_tok * n_expert;
+    float *y = values(n), *norm = values(4 + n_embd), *z = kt_take(n, 4), *want = kt_take(n_out, 4);
+    ref_rmsnorm(y, norm + 4, n_tok, n_embd, EPS, z);
+    ref_matmul(w, 0, z, n_tok, want);
+    const kt_output out = kt_out(n_out * 4);
+    const moe_router_args args = {.n_tok = n_tok,
+                                  .n_embd = n_embd,
+                                  .n_expert = n_expert,
+                                  .w_router = 4,
+                                  .eps = EPS,
+                                  .scale = w->scale};
+    kt_run(&(kernel_call){.kernel = &kernel_moe_router,
+                          .formats = {QUANT_F32},
+                          .args = &args,
+                          .views = {kt_in(y, n * 4), kt_in(norm, (4 + n_embd) * 4),
+                                    whole(w->tiles[0].buffer), out.view},
+                          .x = div_up(n_expert, 8),
+                          .y = div_up(n_tok, 4)});
+    kt_compare("moe_router", fetch(out), want, n_out, KT_F32);
+    kt_reset();
+}
+
+static void test_moe_router(void **state) {
+    (void)state;
+    row_router(1, 16, 1);
+    row_router(31, 48, 8);
+    row_router(33, 528, 31);
+    row_router(4, 1040, 33);
+}
+
+/* Picks grouped by expert, as moe_lists makes it. */
+typedef struct picks {
+    uint32_t n_used, n, n_tile;
+    uint32_t *ids, *order, *tiles;
+} picks;
+
+static picks make_picks(uint32_t n_tok, uint32_t n_used, uint32_t n_expert) {
+    picks p = {.n_used = n_used, .n = n_tok * n_used};
+    p.ids = kt_take(p.n, 4), p.order = kt_take(p.n, 4);
+    p.tiles = kt_take(4 * (n_expert + p.n / 64 + 1), 4);
+    for (uint32_t i = 0; i < p.n; i++) p.ids[i] = (i / n_used * 7 + i % n_used) % n_expert;
+    uint32_t place = 0;
+    for (uint32_t e = 0; e < n_expert; e++) {
+        const uint32_t first = place;
+        for (uint32_t i = 0; i < p.n; i++)
+            if (p.ids[i] == e) p.order[place++] = i;
+        for (uint32_t at = first; at < place; at += 64) {
+            const uint32_t tile[] = {e, at, min_u32(64, place - at), 0};
+            memcpy(p.tiles + 4 * p.n_tile++, tile, sizeof tile);
+        }
+    }
+    p.n_tile++; /* an unused one */
+    return p;
+}
+
+static void row_geglu(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n_col) {
+    const uint32_t n_expert = 3;
+    const picks p = make_picks(n_tok, 2, n_expert);
+    weight *w = matrix(type, n_expert * 2 * n_row, n_col, n_expert * 2 * n_row);
+    w->n_row = n_row, w->scale = 1;
+    const size_t n = (size_t)p.n * n_row;
+    float *x = values((size_t)n_tok * n_col), *scales = values(2 * n_expert);
+    float *want = kt_take(n, 4), *gate = kt_take(n_row, 4), *up = kt_take(n_row, 4);
+    for (uint32_t i = 0; i < p.n; i++) {
+        const uint32_t e = p.ids[p.order[i]];
+        const float *in = x + (size_t)(p.order[i] / p.n_used) * n_col;
+        ref_matmul(w, 2 * e, in, 1, gate);
+        ref_matmul(w, 2 * e + 1, in, 1, up);
+        for (uint32_t r = 0; r < n_row; r++) gate[r] *= scales[e], up[r] *= scales[n_expert + e];
+        ref_geglu(gate, up, n_row, want + (size_t)i * n_row);
+    }
+    const kt_output out = kt_out(n * 4);
+    const gpu_view weights = whole(w->tiles[0].buffer);
+    const moe_geglu_args args = {.n_used = p.n_used,
+                                 .n_row = n_row,
+                                 .n_col = n_col,
+                                 .a_rows = 2 * n_row,
+                                 .b_rows = 2 * n_row,
+                                 .b_row0 = n_row,
+                                 .n_expert = n_expert,
+                                 .n_scale = n_expert};
+    kt_run(
+        &(kernel_call){.kernel = &kernel_moe_geglu,
+                       .formats = {type, type},
+                       .args = &args,
+                       .views = {kt_in(p.order, p.n * 4), kt_in(p.tiles, p.n_tile * 16),
+                                 kt_in(scales, 2 * n_expert * 4),
+                                 kt_in(x, (size_t)n_tok * n_col * 4), weights, weights, out.view},
+                       .x = div_up(n_row, 32),
+                       .y = p.n_tile});
+    kt_compare("moe_geglu", fetch(out), want, n, tile_bound());
+    kt_reset();
+}
+
+static void test_moe_geglu(void **state) {
+    (void)state;
+    row_geglu(QUANT_F32, 1, 1, 16);
+    row_geglu(QUANT_F32, 31, 33, 48);
+    row_geglu(QUANT_F32, 97, 31, 32);
+    row_geglu(QUANT_Q4_K, 33, 65, 256);
+}
+
+static void row_down(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n_col) {
+    const uint32_t n_expert = 3;
+    const picks p = make_picks(n_tok, 2, n_expert);
+    weight *w = matrix(type, n_expert * n_row, n_col, n_expert * n_row);
+    w->n_row = n_row, w->scale = 1;
+    const size_t n = (size_t)p.n * n_row;
+    float *act = values((size_t)p.n * n_col), *shares = values(p.n), *scales = values(n_expert);
+    float *want = kt_take(n, 4);
+    for (uint32_t i = 0; i < p.n; i++) {
+        float *row = want + (size_t)p.order[i] * n_row;
+        const uint32_t e = p.ids[p.order[i]];
+        ref_matmul(w, e, act + (size_t)i * n_col, 1, row);
+        for (uint32_t r = 0; r < n_row; r++) row[r] *= shares[p.order[i]] * scales[e];
+    }
+    const kt_output out = kt_out(n * 4);
+    const moe_down_args args = {.n_row = n_row, .n_col = n_col, .n_expert = n_expert};
+    kt_run(&(kernel_call){.kernel = &kernel_moe_down,
+                          .formats = {type},
+                          .args = &args,
+                          .views = {kt_in(p.order, p.n * 4), kt_in(p.tiles, p.n_tile * 16),
+                                    kt_in(scales, n_expert * 4), kt_in(shares, p.n * 4),
+                                    kt_in(act, (size_t)p.n * n_col * 4), whole(w->tiles[0].buffer),
+                                    out.view},
+                          .x = div_up(n_row, 64),
+                          .y = p.n_tile});
+    kt_compare("moe_down", fetch(out), want, n, tile_bound());
+    kt_reset();
+}
+
+static void test_moe_down(void **state) {
+    (void)state;
+    row_down(QUANT_F32, 1, 1, 16);
+    row_down(QUANT_F32, 31, 63, 48);
+    row_down(QUANT_F32, 97, 65, 32);
+    row_down(QUANT_Q8_0, 33, 31, 96);
+}
+
+static void row_sum(uint32_t n_tok, uint32_t n, uint32_t n_used) {
+    const size_t all = (size_t)n_tok * n;
+    float *dense = values(all), *part = values(all * n_used), *w = values(2 * n);
+    float *want = kt_take(all, 4), *sum = kt_take(all, 4);
+    for (uint32_t t = 0; t < n_tok; t++)
+        for (uint32_t j = 0; j < n_used; j++)
+            for (uint32_t i = 0; i < n; i++) sum[t * n + i] += part[(t * n_used + j) * n + i];
+    ref_rmsnorm(dense, w, n_tok, n, EPS, want);
+    ref_rmsnorm(sum, w + n, n_tok, n, EPS, sum);
+    for (size_t i = 0; i < all; i++) want[i] += sum[i];
+    const kt_output out = kt_out(all * 4);
+    const moe_sum_args args = {.n = n, .n_used = n_used, .w_experts = n, .eps = EPS};
+    kt_run(&(kernel_call){.kernel = &kernel_moe_sum,
+                          .args = &args,
+                          .views = {kt_in(w, 2 * n * 4), kt_in(dense, all * 4),
+                                    kt_in(part, all * n_used * 4), out.view},
+                          .x = n_tok});
+    kt_compare("moe_sum", fetch(out), want, all, KT_F32);
+    kt_reset();
+}
+
+static void test_moe_sum(void **state) {
+    (void)state;
+    row_sum(1, 4, 1);
+    row_sum(3, 1028, 8);
+    row_sum(31, 36, 2);
+}
+
+/* ---- the parts for one token ---- */
+
+static void row_one_in(uint32_t type, uint32_t n_embd, uint32_t n_row, uint32_t n_expert) {
+    weight *gate = matrix(type, n_row, n_embd, n_row), *up = matrix(type, n_row, n_embd, n_row);
+    weight *router = matrix(QUANT_F32, n_expert, n_embd, n_expert);
+    float *y = values(n_embd), *w = values(2 * n_embd), *z = kt_take(n_embd, 4);
+    float *act = kt_take(n_row, 4), *b = kt_take(n_row, 4), *logits = kt_take(n_expert, 4);
+    ref_rmsnorm(y, w, 1, n_embd, EPS, z);
+    ref_matmul(gate, 0, z, 1, act);
+    ref_matmul(up, 0, z, 1, b);
+    ref_geglu(act, b, n_row, act);
+    ref_rmsnorm(y, w + n_embd, 1, n_embd, EPS, z);
+    ref_matmul(router, 0, z, 1, logits);
+    const kt_output out = kt_out(n_row * 4), routed = kt_out(n_expert * 4);
+    const moe_one_in_args args = {.n_embd = n_embd,
+                                  .n_row = n_row,
+                                  .n_expert = n_expert,
+                                  .eps = EPS,
+                                  .w_router = n_embd,
+                                  .scale_gate = gate->scale,
+                                  .scale_up = up->scale,
+                                  .scale_router = router->scale};
+    kt_run(&(kernel_call){.kernel = &kernel_moe_one_in,
+                          .formats = {type, type, QUANT_F32},
+                          .args = &args,
+                          .views = {kt_in(y, n_embd * 4), kt_in(w, 2 * n_embd * 4),
+                                    whole(gate->tiles[0].buffer), whole(up->tiles[0].buffer),
+                                    whole(router->tiles[0].buffer), out.view, routed.view},
+                          .x = div_up(n_row, 8) + div_up(n_expert, 8)});
+    kt_compare("moe_one_in: act", fetch(out), act, n_row, KT_F32);
+    kt_compare("moe_one_in: logits", fetch(routed), logits, n_expert, KT_F32);
+    kt_reset();
+}
+
+static void test_moe_one_in(void **state) {
+    (void)state;
+    row_one_in(QUANT_F32, 16, 1, 1);
+    row_one_in(QUANT_F32, 1040, 33, 31);
+    row_one_in(QUANT_Q4_K, 512, 31, 9);
+}
+
+static void row_one_act(uint32_t type, uint32_t n_embd, uint32_t n_row, uint32_t n_expert) {
+    const uint32_t n_used = min_u32(n_expert, 3);
+    weight *gate = matrix(type, n_expert * n_row, n_embd, n_expert * n_row);
+    weight *up = matrix(type, n_expert * n_row, n_embd, n_expert * n_row);
+    gate->n_row = up->n_row = n_row, gate->scale = up->scale = 1;
+    float *y = values(n_embd), *w = values(n_embd), *logits = values(n_expert);
+    float *scales = values(2 * n_expert), *z = kt_take(n_embd, 4), *share = kt_take(n_used, 4);
+    float *a = kt_take(n_row, 4), *b = kt_take(n_row, 4), *want = kt_take(n_used * n_row, 4);
+    uint32_t *ids = kt_take(n_used, 4);
+    pick(logits, n_expert, n_used, ids, share);
+    ref_rmsnorm(y, w, 1, n_embd, EPS, z);
+    for (uint32_t j = 0; j < n_used; j++) {
+        ref_matmul(gate, ids[j], z, 1, a);
+        ref_matmul(up, ids[j], z, 1, b);
+        for (uint32_t r = 0; r < n_row; r++)
+            a[r] *= scales[ids[j]], b[r] *= scales[n_expert + ids[j]];
+        ref_geglu(a, b, n_row, want + j * n_row);
+    }
+    const kt_output out = kt_out(n_used * n_row * 4);
+    const moe_one_act_args args = {.n_used = n_used,
+                                   .n_row = n_row,
+                                   .n_embd = n_embd,
+                                   .a_rows = n_row,
+                                   .b_rows = n_row,
+                                   .n_expert = n_expert,
+                                   .n_scale = n_expert,
+                                   .eps = EPS};
+    kt_run(&(kernel_call){.kernel = &kernel_moe_one_act,
+                          .formats = {type, type},
+                          .args = &args,
+                          .views = {kt_in(y, n_embd * 4), kt_in(w, n_embd * 4),
+                                    kt_in(logits, n_expert * 4), kt_in(scales, 2 * n_expert * 4),
+                                    whole(gate->tiles[0].buffer), whole(up->tiles[0].buffer),
+                                    out.view},
+                          .x = div_up(n_row, 8),
+                          .y = n_used});
+    kt_compare("moe_one_act", fetch(out), want, n_used * n_row, KT_F32);
+    kt_reset();
+}
+
+static void test_moe_one_act(void **state) {
+    (void)state;
+    row_one_act(QUANT_F32, 16, 1, 1);
+    row_one_act(QUANT_F32, 1040, 33, 5);
+    row_one_act(QUANT_Q5_0, 96, 31, 33);
+}
+
+static void row_one_down(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t n_expert) {
+    const uint32_t n_used = min_u32(n_expert, 3);
+    weight *w = matrix(type, n_expert * n_row, n_col, n_expert * n_row);
+    w->n_row = n_row, w->scale = 1;
+    float *logits = values(n_expert), *scales = values(n_expert), *act = values(n_used * n_col);
+    float *share = kt_take(n_used, 4), *x = kt_take(n_row, 4), *want = kt_take(n_row, 4);
+    uint32_t *ids = kt_take(n_used, 4);
+    pick(logits, n_expert, n_used, ids, share);
+    for (uint32_t j = 0; j < n_used; j++) {
+        ref_matmul(w, ids[j], act + j * n_col, 1, x);
+        for (uint32_t r = 0; r < n_row; r++) want[r] += share[j] * scales[ids[j]] * x[r];
+    }
+    const kt_output out = kt_out(n_row * 4);
+    const moe_one_down_args args = {.n_row = n_row,
+                                    .n_col = n_col,
+                                    .n_used = n_used,
+                                    .n_expert = n_expert,
+                                    .n_held = n_expert,
+                                    .first = 1};
+    kt_run(&(kernel_call){.kernel = &kernel_moe_one_down,
+                          .formats = {type},
+                          .args = &args,
+                          .views = {kt_in(logits, n_expert * 4), kt_in(scales, n_expert * 4),
+                                    kt_in(act, n_used * n_col * 4), whole(w->tiles[0].buffer),
+                                    out.view},
+                          .x = div_up(n_row, 16)});
+    kt_compare("moe_one_down", fetch(out), want, n_row, KT_F32);
+    kt_reset();
+}
+
+static void test_moe_one_down(void **state) {
+    (void)state;
+    row_one_down(QUANT_F32, 1, 16, 1);
+    row_one_down(QUANT_F32, 33, 1040, 5);
+    row_one_down(QUANT_Q5_0, 31, 96, 33);
+}
+
 /* ---- the whole part ---- */
 
 typedef struct moe_case {
@@ -247,9 +543,11 @@ static void test_moe_ffn(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_moe_topk),
-        cmocka_unit_test(test_moe_lists),
-        cmocka_unit_test(test_moe_ffn),
+        cmocka_unit_test(test_moe_topk),     cmocka_unit_test(test_moe_lists),
+        cmocka_unit_test(test_moe_router),   cmocka_unit_test(test_moe_geglu),
+        cmocka_unit_test(test_moe_down),     cmocka_unit_test(test_moe_sum),
+        cmocka_unit_test(test_moe_one_in),   cmocka_unit_test(test_moe_one_act),
+        cmocka_unit_test(test_moe_one_down), cmocka_unit_test(test_moe_ffn),
     };
     return cmocka_run_group_tests_name("kernels of the experts", tests, kt_setup, kt_teardown);
 }

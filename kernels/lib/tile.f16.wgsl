@@ -1,9 +1,9 @@
-enable f16;
-enable subgroups;
-enable chromium_experimental_subgroup_matrix;
 // As lib/tile.wgsl, on matrix units: f16 factors, f32 sums, 16 x 16 x 16 at a time, for subgroups
 // of 32. Each of the four subgroups makes 32 tokens x 32 rows. Inputs are stored as eighths, so
 // that they may be as large as half a million. 27 KiB of workgroup memory.
+enable f16;
+enable subgroups;
+enable chromium_experimental_subgroup_matrix;
 
 const TILE_COLS = 32u;
 const TILE_STRIDE = 40u; // f16 from one token or row to the next: spread over the banks
