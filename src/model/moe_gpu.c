@@ -356,16 +356,17 @@ static void one_in(const moe_run *r) {
 
 static void one_dense_down(const moe_run *r) {
     const weight *w = &r->w->down;
+    const kernel *matvec = w->n_col % 64 ? &kernel_matvec_plain : &kernel_matvec;
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
         const matvec_args args = {
             .n_row = tile->n_row, .n_col = w->n_col, .out0 = tile->row0, .scale = w->scale};
         kernel_run(r->s, &(kernel_call){
-                             .kernel = &kernel_matvec,
+                             .kernel = matvec,
                              .formats = {w->type},
                              .args = &args,
                              .views = {whole(r->t->act), whole(tile->buffer), whole(r->m->dense)},
-                             .x = div_up(tile->n_row, 2 * ONE_ROWS),
+                             .x = div_up(tile->n_row, ONE_ROWS),
                          });
     }
 }
