@@ -3,14 +3,14 @@
 // token, and stores both), then attends, split over the keys.
 //   qkv: raw rows [n_head * head_dim | n_kv * head_dim | n_kv * head_dim] of this token; owner = 0:
 //   only q, and this token's K and V are in the cache already; k_eq_v: v is the raw k.
-//   keys, values: f16 pairs [n_slot, n_kv * head_dim / 2]; position p in slot p % n_slot.
+//   keys, values: f16 [n_slot, n_kv, head_dim]; position p in slot p % n_slot.
 //   Visible: p - window < key <= p (window 0: all).
 //   out [n_split, n_head, head_dim] = sum over the split's keys of exp(s - m) v, unnormed;
 //   stat [n_split, n_head] = (m, sum of exp(s - m)), m the largest score; scale 1.
 // Grid: (n_kv * ceil(group / 4), n_split), group = n_head / n_kv: up to four heads that share K and
-// V are the lanes of a vec4. 256 threads: while scoring, 8 of them share a key; while summing V,
-// each has a pair of values of some of the keys. The last split has this token. head_dim is a power
-// of two, at most 512. f32, K and V rounded to f16. CPU twin: text_cpu.c's attention.
+// V are the lanes of a vec4. 256 threads. While scoring, 8 of them share four keys at a time; while
+// summing V, each has 8 values of some of the keys. The last split has this token. head_dim is a
+// power of two, 8 to 512. f32, K and V rounded to f16. CPU twin: text_cpu.c's attention.
 
 const BLOCK = 128u; // keys whose scores are kept at a time
 const FAR = -1e30;
@@ -25,19 +25,22 @@ struct Args {
 @group(0) @binding(2) var<storage, read> qkv: array<f32>;
 @group(0) @binding(3) var<storage, read> vectors: array<f32>;
 @group(0) @binding(4) var<storage, read> rope: array<vec2<f32>>; // [n_rot] (cos, sin)
-@group(0) @binding(5) var<storage, read_write> keys: array<u32>;
-@group(0) @binding(6) var<storage, read_write> values: array<u32>;
+@group(0) @binding(5) var<storage, read_write> keys: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read_write> values: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read_write> out: array<f32>;
 @group(0) @binding(8) var<storage, read_write> stat: array<vec2<f32>>;
 
-var<workgroup> q: array<vec4<f32>, 512>;      // [head_dim], four heads
-var<workgroup> score: array<vec4<f32>, 128>;  // [BLOCK], four heads
+// Four heads' q at dimension i in q[i % 8 * 64 + i / 8]; then partial sums of V.
+var<workgroup> q: array<vec4<f32>, 512>;
+var<workgroup> score: array<vec4<f32>, 128>; // [BLOCK], four heads
 
 // Four heads' raw q at dimension i; lanes beyond the group repeat its last head.
 fn raw_q(head: vec4<u32>, i: u32) -> vec4<f32> {
     let d = args.head_dim;
     return vec4(qkv[head.x * d + i], qkv[head.y * d + i], qkv[head.z * d + i], qkv[head.w * d + i]);
 }
+
+fn q_slot(i: u32) -> u32 { return i % 8 * 64 + i / 8; }
 
 fn load_q(head: vec4<u32>, lid: u32) {
     let d = args.head_dim;
@@ -52,8 +55,8 @@ fn load_q(head: vec4<u32>, lid: u32) {
         let b = raw_q(head, i + d / 2) * norm * vectors[args.w_q + i + d / 2];
         var r = vec2(1.0, 0.0);
         if (i < args.n_rot) { r = rope[i]; }
-        q[i] = a * r.x - b * r.y;
-        q[i + d / 2] = b * r.x + a * r.y;
+        q[q_slot(i)] = a * r.x - b * r.y;
+        q[q_slot(i + d / 2)] = b * r.x + a * r.y;
     }
     workgroupBarrier();
 }
@@ -91,51 +94,130 @@ fn loaded_kv(i: u32) -> vec2<f32> {
     return select(both.zw, both.xy, i < half);
 }
 
+// Rounds this token's k and v of chunk c (8 values) as stored, stores them when asked, and returns
+// the chunk's part of the four scores.
+fn store_kv(kv: u32, c: u32, store: bool, v_chunk: ptr<function, vec4<u32>>) -> vec4<f32> {
+    var k_chunk = vec4(0u);
+    var s = vec4(0.0);
+    for (var e = 0u; e < 4; e++) {
+        let a = loaded_kv(8 * c + 2 * e);
+        let b = loaded_kv(8 * c + 2 * e + 1);
+        k_chunk[e] = pack2x16float(vec2(a.x, b.x));
+        (*v_chunk)[e] = pack2x16float(vec2(a.y, b.y));
+        let k = unpack2x16float(k_chunk[e]);
+        s += q[2 * e * 64 + c] * k.x + q[(2 * e + 1) * 64 + c] * k.y;
+    }
+    if (store) {
+        let at = chunk_of(step.pos, kv) + c;
+        keys[at] = k_chunk;
+        values[at] = *v_chunk;
+    }
+    return s;
+}
+
+// First chunk of a position's key or value.
+fn chunk_of(pos: u32, kv: u32) -> u32 {
+    return ((pos % args.n_slot) * args.n_kv + kv) * (args.head_dim / 8);
+}
+
+fn dot_chunk(k: vec4<u32>, c: u32) -> vec4<f32> {
+    var s = vec4(0.0);
+    for (var e = 0u; e < 4; e++) {
+        let pair = unpack2x16float(k[e]);
+        s += q[2 * e * 64 + c] * pair.x + q[(2 * e + 1) * 64 + c] * pair.y;
+    }
+    return s;
+}
+
+fn put_score(j: u32, n: u32, sum: vec4<f32>, lid: u32) {
+    if (lid % 8 == 0) { score[j] = select(vec4(FAR), sum, j < n); }
+}
+
 // Scores of the keys at first .. first + n - 1, n <= BLOCK, into score; FAR beyond n.
 fn score_block(kv: u32, first: u32, n: u32, lid: u32) {
-    let words = args.head_dim / 2;
-    for (var j0 = 0u; j0 < BLOCK; j0 += 32) {
-        let j = j0 + lid / 8;
-        var s = vec4(0.0);
-        if (j < n) {
-            let row = ((first + j) % args.n_slot) * args.n_kv * words + kv * words;
-            for (var w = (lid % 8) * 4; w < words; w += 32) {
-                for (var i = 0u; i < 4; i++) {
-                    let k = unpack2x16float(keys[row + w + i]);
-                    s += q[2 * (w + i)] * k.x + q[2 * (w + i) + 1] * k.y;
-                }
-            }
-        }
-        reduce4_memory[lid] = s;
-        workgroupBarrier();
-        if (lid < 32) {
-            var sum = vec4(FAR);
-            if (j0 + lid < n) {
-                sum = reduce4_memory[lid * 8];
-                for (var i = 1u; i < 8; i++) { sum += reduce4_memory[lid * 8 + i]; }
-            }
-            score[j0 + lid] = sum;
-        }
-        workgroupBarrier();
+    let j = lid / 8;
+    let last = first + n - 1;
+    let row0 = chunk_of(min(first + j, last), kv);
+    let row1 = chunk_of(min(first + j + 32, last), kv);
+    let row2 = chunk_of(min(first + j + 64, last), kv);
+    let row3 = chunk_of(min(first + j + 96, last), kv);
+    var s0 = vec4(0.0);
+    var s1 = vec4(0.0);
+    var s2 = vec4(0.0);
+    var s3 = vec4(0.0);
+    for (var c = lid % 8; c < args.head_dim / 8; c += 8) {
+        let k0 = keys[row0 + c];
+        let k1 = keys[row1 + c];
+        let k2 = keys[row2 + c];
+        let k3 = keys[row3 + c];
+        s0 += dot_chunk(k0, c);
+        s1 += dot_chunk(k1, c);
+        s2 += dot_chunk(k2, c);
+        s3 += dot_chunk(k3, c);
+    }
+    put_score(j, n, sum8(s0, lid), lid);
+    put_score(j + 32, n, sum8(s1, lid), lid);
+    put_score(j + 64, n, sum8(s2, lid), lid);
+    put_score(j + 96, n, sum8(s3, lid), lid);
+    workgroupBarrier();
+}
+
+// Eight values of four heads.
+struct Values {
+    a: mat4x4<f32>, // values 0..3, a column each; its rows are the heads
+    b: mat4x4<f32>, // values 4..7
+}
+
+fn add_values(sum: ptr<function, Values>, v: vec4<u32>, p: vec4<f32>) {
+    let lo = vec4(unpack2x16float(v.x), unpack2x16float(v.y));
+    let hi = vec4(unpack2x16float(v.z), unpack2x16float(v.w));
+    (*sum).a += mat4x4<f32>(p * lo.x, p * lo.y, p * lo.z, p * lo.w);
+    (*sum).b += mat4x4<f32>(p * hi.x, p * hi.y, p * hi.z, p * hi.w);
+}
+
+// The block's weighted values, those of this thread: chunk lid % n_chunk of every stride-th key.
+fn sum_block(sum: ptr<function, Values>, kv: u32, first: u32, n: u32, lid: u32) {
+    let n_chunk = args.head_dim / 8;
+    let stride = 256 / n_chunk;
+    let c = lid % n_chunk;
+    let last = first + n - 1;
+    for (var j = lid / n_chunk; j < n; j += 4 * stride) {
+        let j1 = j + stride;
+        let j2 = j1 + stride;
+        let j3 = j2 + stride;
+        let v0 = values[chunk_of(first + j, kv) + c];
+        let v1 = values[chunk_of(min(first + j1, last), kv) + c];
+        let v2 = values[chunk_of(min(first + j2, last), kv) + c];
+        let v3 = values[chunk_of(min(first + j3, last), kv) + c];
+        add_values(sum, v0, score[j]);
+        add_values(sum, v1, select(vec4(0.0), score[min(j1, BLOCK - 1)], j1 < n));
+        add_values(sum, v2, select(vec4(0.0), score[min(j2, BLOCK - 1)], j2 < n));
+        add_values(sum, v3, select(vec4(0.0), score[min(j3, BLOCK - 1)], j3 < n));
     }
 }
 
-// Sum over the threads that hold the same pair of values (lid % words), in the first of them.
-fn sum_pairs(v: vec4<f32>, words: u32, lid: u32) -> vec4<f32> {
-    reduce4_memory[lid] = v;
+// Adds up two of the eight values over the threads that share a chunk, and writes them.
+fn write_pair(first: vec4<f32>, second: vec4<f32>, e: u32, head: vec4<u32>, n_head: u32,
+              split: u32, lid: u32) {
+    let n_chunk = args.head_dim / 8;
+    q[lid] = first;
+    q[256 + lid] = second;
     workgroupBarrier();
-    var sum = vec4(0.0);
-    if (lid < words) {
-        for (var i = lid; i < 256; i += words) { sum += reduce4_memory[i]; }
+    if (lid < 2 * n_chunk) {
+        let c = lid % n_chunk;
+        let half = lid / n_chunk;
+        var sum = vec4(0.0);
+        for (var i = c; i < 256; i += n_chunk) { sum += q[half * 256 + i]; }
+        for (var h = 0u; h < n_head; h++) {
+            out[(split * args.n_head + head[h]) * args.head_dim + 8 * c + e + half] = sum[h];
+        }
     }
     workgroupBarrier();
-    return sum;
 }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let d = args.head_dim;
-    let words = d / 2;
+    let n_chunk = args.head_dim / 8;
     let group = args.n_head / args.n_kv;
     let quads = (group + 3) / 4;
     let kv = wid.x / quads;
@@ -153,64 +235,41 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
 
     var most = vec4(FAR);
     var total = vec4(0.0);
-    var even = vec4(0.0); // this thread's pair of values: sums of four heads
-    var odd = vec4(0.0);
+    var sum = Values();
     if (args.owner != 0 && wid.y == args.n_split - 1) {
         load_kv(kv, lid);
         var s = vec4(0.0);
-        var v = vec2(0.0);
-        if (lid < words) {
-            let a = loaded_kv(2 * lid);
-            let b = loaded_kv(2 * lid + 1);
-            let k_pair = pack2x16float(vec2(a.x, b.x));
-            let v_pair = pack2x16float(vec2(a.y, b.y));
-            if (lane == 0) {
-                let at = (step.pos % args.n_slot) * args.n_kv * words + kv * words + lid;
-                keys[at] = k_pair;
-                values[at] = v_pair;
-            }
-            let k = unpack2x16float(k_pair);
-            v = unpack2x16float(v_pair);
-            s = q[2 * lid] * k.x + q[2 * lid + 1] * k.y;
-        }
+        var v = vec4(0u);
+        if (lid < n_chunk) { s = store_kv(kv, lid, lane == 0, &v); }
         workgroupBarrier();
         most = workgroup_sum4(s, lid);
         total = vec4(1.0);
-        even = vec4(v.x);
-        odd = vec4(v.y);
+        if (lid < n_chunk) { add_values(&sum, v, vec4(1.0)); }
     }
-
-    let word = lid % words;
     for (var k0 = first; k0 < end; k0 += BLOCK) {
         let n = min(BLOCK, end - k0);
         score_block(kv, k0, n, lid);
         let now = max(most, workgroup_max4(score[lid % BLOCK], lid));
         let shrink = exp(most - now);
         most = now;
-        if (lid < BLOCK) { score[lid] = exp(score[lid] - now); }
-        workgroupBarrier();
         var part = vec4(0.0);
-        if (lid < BLOCK) { part = score[lid]; }
-        total = total * shrink + workgroup_sum4(part, lid);
-        even *= shrink;
-        odd *= shrink;
-        for (var j = lid / words; j < n; j += 256 / words) {
-            let row = ((k0 + j) % args.n_slot) * args.n_kv * words + kv * words;
-            let v = unpack2x16float(values[row + word]);
-            even += score[j] * v.x;
-            odd += score[j] * v.y;
+        if (lid < BLOCK) {
+            part = exp(score[lid] - now);
+            score[lid] = part;
         }
+        total = total * shrink + workgroup_sum4(part, lid);
+        for (var i = 0u; i < 4; i++) {
+            sum.a[i] *= shrink;
+            sum.b[i] *= shrink;
+        }
+        sum_block(&sum, kv, k0, n, lid);
         workgroupBarrier();
     }
 
-    even = sum_pairs(even, words, lid);
-    odd = sum_pairs(odd, words, lid);
-    if (lid < words) {
-        for (var h = 0u; h < min(4u, group - lane); h++) {
-            let at = wid.y * args.n_head + head[h];
-            out[at * d + 2 * lid] = even[h];
-            out[at * d + 2 * lid + 1] = odd[h];
-            if (lid == 0) { stat[at] = vec2(most[h], total[h]); }
-        }
-    }
+    let n_head = min(4u, group - lane);
+    write_pair(sum.a[0], sum.a[1], 0, head, n_head, wid.y, lid);
+    write_pair(sum.a[2], sum.a[3], 2, head, n_head, wid.y, lid);
+    write_pair(sum.b[0], sum.b[1], 4, head, n_head, wid.y, lid);
+    write_pair(sum.b[2], sum.b[3], 6, head, n_head, wid.y, lid);
+    if (lid < n_head) { stat[wid.y * args.n_head + head[lid]] = vec2(most[lid], total[lid]); }
 }

@@ -1,10 +1,12 @@
-// include: reduce4 stream input lanes gelu
+// include: reduce4 stream input64 lanes gelu
 // formats: A B
 // decode_ffn: fourth stage of a layer, one token. h = stream (lib/stream), z = rms(h) * w_norm,
 //   act[row0 + r] = gelu(Wgate z)[r] * (Wup z)[r], r < n_row. h goes to h_out.
 //   wA gate [n_row, n_embd], wB up [n_row, n_embd].
-// Grid: ceil(n_row / ROWS), ROWS = 256 / LANES; LANES threads share a row of each. Every
-// workgroup norms the stream for itself. f32. CPU twin: ref_rmsnorm(), ref_matmul(), ref_geglu().
+// Grid: any number of workgroups; each norms the stream for itself, then they take blocks of
+// 256 / LANES rows in turn; LANES threads share a row of each matrix. z as 16-bit integers
+// in groups of 16, the rest f32 (lib/input64); n_embd is a multiple of 64.
+// CPU twin: ref_rmsnorm(), ref_matmul(), ref_geglu().
 
 override LANES: u32 = 32;
 
@@ -22,29 +24,54 @@ struct Args {
 @group(0) @binding(6) var<storage, read_write> h_out: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> act: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let factor = stream_factor(lid);
-    let norm = stream_norm(lid, factor);
-    let n_group = args.n_embd / 16;
-    let row = wid.x * 256 / LANES + lid / LANES;
-    let at = min(row, args.n_row - 1) * n_group;
-    var sum = vec2(0.0);
-    for (var g0 = 0u; g0 < n_group; g0 += CHUNK_GROUPS) {
-        let n = min(CHUNK_GROUPS, n_group - g0);
-        for (var i = lid; i < n * 4; i += 256) {
-            let h = stream_at(g0 * 4 + i, factor);
-            if (wid.x == 0) { h_out[g0 * 4 + i] = h; }
-            input[input_slot(i)] = h * norm * vectors[args.w_norm / 4 + g0 * 4 + i];
+// The normed stream, groups [g0, g0 + n), into workgroup memory.
+fn stage(wid: u32, g0: u32, n: u32, stream: Stream, lid: u32) {
+    for (var g = lid; g < n; g += 256) {
+        var x: mat4x4<f32>;
+        for (var i = 0u; i < 4; i++) {
+            let at = (g0 + g) * 4 + i;
+            let h = stream_at(at, stream);
+            if (wid == 0) { h_out[at] = h; }
+            x[i] = h * stream.norm * vectors[args.w_norm / 4 + at];
         }
-        workgroupBarrier();
-        for (var g = lid % LANES; g < n; g += LANES) {
-            sum += vec2(input_dot(get16A(at + g0 + g), g), input_dot(get16B(at + g0 + g), g));
-        }
-        workgroupBarrier();
+        input_put(g, x);
     }
-    sum = lanes_sum(sum, lid);
-    if (lid % LANES == 0 && row < args.n_row) {
-        act[args.row0 + row] = gelu(sum.x * args.scale_gate) * sum.y * args.scale_up;
+    workgroupBarrier();
+}
+
+// This thread's part of a gate and an up row, from chunk `at` on, times the n chunks staged.
+fn dot_rows(at: u32, n: u32, lid: u32) -> vec2<f32> {
+    var sum = vec2(0.0);
+    for (var c = lid % LANES; c < n; c += LANES) {
+        sum += vec2(dot64A(at + c, input_get(groups64A(c))),
+                    dot64B(at + c, input_get(groups64B(c))));
+    }
+    return sum;
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let stream = stream_open(lid);
+    let n_chunk = args.n_embd / 64;
+    let rows = 256 / LANES;
+    let whole = n_chunk <= INPUT_CHUNKS; // the input stays for all rows
+    if (whole) { stage(wid.x, 0, n_chunk * 4, stream, lid); }
+    for (var row0 = wid.x * rows; row0 < args.n_row; row0 += n_wg.x * rows) {
+        let row = row0 + lid / LANES;
+        let at = min(row, args.n_row - 1) * n_chunk;
+        var sum = vec2(0.0);
+        if (whole) {
+            sum = dot_rows(at, n_chunk, lid);
+        } else {
+            for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
+                let n = min(INPUT_CHUNKS, n_chunk - c0);
+                stage(wid.x, c0 * 4, n * 4, stream, lid);
+                sum += dot_rows(at + c0, n, lid);
+                workgroupBarrier();
+            }
+        }
+        sum = lanes_sum(sum, lid) * vec2(args.scale_gate, args.scale_up);
+        if (lid % LANES == 0 && row < args.n_row) { act[args.row0 + row] = gelu(sum.x) * sum.y; }
     }
 }

@@ -1,10 +1,13 @@
-// include: input lanes
+// include: input64 lanes
 // formats: A
 // decode_out: third stage of a layer, one token. o = merge of the attention's splits,
 //   out[out0 + r] = scale * sum_c Wo[r, c] o[c].
 //   attn [n_split, n_head, head_dim] sums of exp(s - m) v, stat [n_split, n_head] (m, sum of exp):
-//   o = sum_s exp(m_s - m) attn_s / sum_s exp(m_s - m) l_s, m the largest m_s.
-// Grid: ceil(n_row / ROWS), ROWS = 2 * 256 / LANES. f32.
+//   o = sum_s exp(m_s - m) attn_s / sum_s exp(m_s - m) l_s, m the largest m_s;
+//   n_split 0: attn is o already (decode_merge).
+//   head_dim is a multiple of 16, n_col = n_head * head_dim of 64.
+// Grid: ceil(n_row * LANES / 256); LANES threads share a row. o as 16-bit integers in groups of 16,
+// the rest f32 (lib/input64).
 // CPU twin: ref_softmax(), ref_matmul().
 
 override LANES: u32 = 64;
@@ -19,41 +22,41 @@ struct Args {
 @group(0) @binding(3) var<storage, read> wA: array<WA>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-fn merged(i: u32) -> vec4<f32> { // values 4 i .. 4 i + 3 of o
+fn merged(g: u32) -> mat4x4<f32> { // values 16 g .. 16 g + 15 of o
+    if (args.n_split == 0) {
+        return mat4x4<f32>(attn[g * 4], attn[g * 4 + 1], attn[g * 4 + 2], attn[g * 4 + 3]);
+    }
     let n_head = args.n_col / args.head_dim;
-    let head = i * 4 / args.head_dim;
+    let head = g * 16 / args.head_dim;
     var most = -1e30;
     for (var s = 0u; s < args.n_split; s++) { most = max(most, stat[s * n_head + head].x); }
-    var sum = vec4(0.0);
+    var sum = mat4x4<f32>();
     var total = 0.0;
     for (var s = 0u; s < args.n_split; s++) {
         let split = stat[s * n_head + head];
         let f = exp(split.x - most);
-        sum += attn[s * args.n_col / 4 + i] * f;
+        let at = s * (args.n_col / 4) + g * 4;
+        sum += mat4x4<f32>(attn[at], attn[at + 1], attn[at + 2], attn[at + 3]) * f;
         total += split.y * f;
     }
-    return sum / total;
+    return sum * (1.0 / total);
 }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let n_group = args.n_col / 16;
-    let row = (wid.x * 256 / LANES + lid / LANES) * 2;
-    let last = args.n_row - 1;
-    let row_a = min(row, last) * n_group;
-    let row_b = min(row + 1, last) * n_group;
-    var sum = vec2(0.0);
-    for (var g0 = 0u; g0 < n_group; g0 += CHUNK_GROUPS) {
-        let n = min(CHUNK_GROUPS, n_group - g0);
-        for (var i = lid; i < n * 4; i += 256) { input[input_slot(i)] = merged(g0 * 4 + i); }
+    let n_chunk = args.n_col / 64;
+    let row = (wid.x * 256 + lid) / LANES;
+    let at = min(row, args.n_row - 1) * n_chunk;
+    var sum = 0.0;
+    for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
+        let n = min(INPUT_CHUNKS, n_chunk - c0);
+        for (var g = lid; g < n * 4; g += 256) { input_put(g, merged(c0 * 4 + g)); }
         workgroupBarrier();
-        for (var g = lid % LANES; g < n; g += LANES) {
-            sum += vec2(input_dot(get16A(row_a + g0 + g), g), input_dot(get16A(row_b + g0 + g), g));
+        for (var c = lid % LANES; c < n; c += LANES) {
+            sum += dot64A(at + c0 + c, input_get(groups64A(c)));
         }
         workgroupBarrier();
     }
-    sum = lanes_sum(sum, lid) * args.scale;
-    if (lid % LANES != 0) { return; }
-    if (row < args.n_row) { out[args.out0 + row] = sum.x; }
-    if (row + 1 < args.n_row) { out[args.out0 + row + 1] = sum.y; }
+    sum = lanes_sum(vec2(sum, 0.0), lid).x;
+    if (lid % LANES == 0 && row < args.n_row) { out[args.out0 + row] = sum * args.scale; }
 }

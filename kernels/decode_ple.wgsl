@@ -1,10 +1,11 @@
-// include: reduce4 stream input lanes gelu
+// include: reduce4 stream input64 lanes gelu
 // formats: A
 // decode_ple: sixth stage of a layer with per-layer embeddings, one token.
 //   h = stream (lib/stream), e = (rms(b / sqrt(n_embd)) * w_ple + a) / sqrt(2),
 //   out[p] = gelu(Wgate h)[p] * e[p], p < n_ple. h goes to h_out; it is not normed.
 //   wA [n_ple, n_embd]; b = projected[ple0 ..], a = token[ple0 ..] are this layer's slices.
-// Grid: ceil(n_ple / ROWS), ROWS = 2 * 256 / LANES. f32.
+// Grid: ceil(n_ple * LANES / 256); LANES threads share a row. h as 16-bit integers in groups of 16,
+// the rest f32 (lib/input64); n_embd is a multiple of 64.
 // CPU twin: ref_rmsnorm(), ref_matmul(), ref_geglu().
 
 override LANES: u32 = 64;
@@ -38,31 +39,37 @@ fn ple_input(p: u32, norm: f32) -> f32 {
     return (projected[args.ple0 + p] * norm * w + token[args.ple0 + p]) * 0.7071067811865476;
 }
 
+// The stream, groups [g0, g0 + n), into workgroup memory.
+fn stage(wid: u32, g0: u32, n: u32, stream: Stream, lid: u32) {
+    for (var g = lid; g < n; g += 256) {
+        var x: mat4x4<f32>;
+        for (var i = 0u; i < 4; i++) {
+            let at = (g0 + g) * 4 + i;
+            let h = stream_at(at, stream);
+            if (wid == 0) { h_out[at] = h; }
+            x[i] = h;
+        }
+        input_put(g, x);
+    }
+    workgroupBarrier();
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let factor = stream_factor(lid);
+    let stream = stream_open(lid);
     let norm = ple_norm(lid);
-    let n_group = args.n_embd / 16;
-    let row = (wid.x * 256 / LANES + lid / LANES) * 2;
-    let last = args.n_ple - 1;
-    let row_a = min(row, last) * n_group;
-    let row_b = min(row + 1, last) * n_group;
-    var sum = vec2(0.0);
-    for (var g0 = 0u; g0 < n_group; g0 += CHUNK_GROUPS) {
-        let n = min(CHUNK_GROUPS, n_group - g0);
-        for (var i = lid; i < n * 4; i += 256) {
-            let h = stream_at(g0 * 4 + i, factor);
-            if (wid.x == 0) { h_out[g0 * 4 + i] = h; }
-            input[input_slot(i)] = h;
-        }
-        workgroupBarrier();
-        for (var g = lid % LANES; g < n; g += LANES) {
-            sum += vec2(input_dot(get16A(row_a + g0 + g), g), input_dot(get16A(row_b + g0 + g), g));
+    let n_chunk = args.n_embd / 64;
+    let row = (wid.x * 256 + lid) / LANES;
+    let at = min(row, args.n_ple - 1) * n_chunk;
+    var sum = 0.0;
+    for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
+        let n = min(INPUT_CHUNKS, n_chunk - c0);
+        stage(wid.x, c0 * 4, n * 4, stream, lid);
+        for (var c = lid % LANES; c < n; c += LANES) {
+            sum += dot64A(at + c0 + c, input_get(groups64A(c)));
         }
         workgroupBarrier();
     }
-    sum = lanes_sum(sum, lid) * args.scale_gate;
-    if (lid % LANES != 0) { return; }
-    if (row < args.n_ple) { out[row] = gelu(sum.x) * ple_input(row, norm); }
-    if (row + 1 < args.n_ple) { out[row + 1] = gelu(sum.y) * ple_input(row + 1, norm); }
+    sum = lanes_sum(vec2(sum, 0.0), lid).x * args.scale_gate;
+    if (lid % LANES == 0 && row < args.n_ple) { out[row] = gelu(sum) * ple_input(row, norm); }
 }

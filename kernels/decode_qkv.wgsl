@@ -1,10 +1,11 @@
-// include: reduce4 stream input lanes
+// include: reduce4 stream input64 lanes
 // formats: A B C
 // decode_qkv: first stage of a layer, one token. h = stream (lib/stream), n = rms(h) * w_norm,
 //   out = [Wq n, Wk n, Wv n], raw. h goes to h_out.
 //   wA [n_q, n_embd], wB [n_k, n_embd], wC [n_v, n_embd]; n_k = n_v = 0 for layers without KV.
-// Grid: (n_q + n_k + n_v) / ROWS, ROWS = 2 * 256 / LANES; n_q, n_k, n_v are multiples of ROWS, so
-// that a workgroup works on one matrix. Every workgroup norms the stream for itself. f32.
+// Grid: (n_q + n_k + n_v) / ROWS, ROWS = 256 / LANES; n_q, n_k, n_v are multiples of ROWS, so that
+// a workgroup works on one matrix. Every workgroup norms the stream for itself. n as 16-bit
+// integers in groups of 16, the rest f32 (lib/input64); n_embd is a multiple of 64.
 // CPU twin: ref_rmsnorm(), ref_matmul().
 
 override LANES: u32 = 32;
@@ -24,46 +25,52 @@ struct Args {
 @group(0) @binding(7) var<storage, read_write> h_out: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> out: array<f32>;
 
+// The normed stream, groups [g0, g0 + n), into workgroup memory.
+fn stage(wid: u32, g0: u32, n: u32, stream: Stream, lid: u32) {
+    for (var g = lid; g < n; g += 256) {
+        var x: mat4x4<f32>;
+        for (var i = 0u; i < 4; i++) {
+            let at = (g0 + g) * 4 + i;
+            let h = stream_at(at, stream);
+            if (wid == 0) { h_out[at] = h; }
+            x[i] = h * stream.norm * vectors[args.w_norm / 4 + at];
+        }
+        input_put(g, x);
+    }
+    workgroupBarrier();
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let factor = stream_factor(lid);
-    let norm = stream_norm(lid, factor);
-    let n_group = args.n_embd / 16;
-    let first = wid.x * 512 / LANES; // row of the workgroup: which matrix is uniform
-    let row = first + lid / LANES * 2;
-    var sum = vec2(0.0);
-    for (var g0 = 0u; g0 < n_group; g0 += CHUNK_GROUPS) {
-        let n = min(CHUNK_GROUPS, n_group - g0);
-        for (var i = lid; i < n * 4; i += 256) {
-            let h = stream_at(g0 * 4 + i, factor);
-            if (wid.x == 0) { h_out[g0 * 4 + i] = h; }
-            input[input_slot(i)] = h * norm * vectors[args.w_norm / 4 + g0 * 4 + i];
-        }
-        workgroupBarrier();
+    let stream = stream_open(lid);
+    let n_chunk = args.n_embd / 64;
+    let first = wid.x * 256 / LANES; // row of the workgroup: which matrix is uniform
+    let row = first + lid / LANES;
+    var sum = 0.0;
+    for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
+        let n = min(INPUT_CHUNKS, n_chunk - c0);
+        stage(wid.x, c0 * 4, n * 4, stream, lid);
         if (first < args.n_q) {
-            let at = row * n_group + g0;
-            for (var g = lid % LANES; g < n; g += LANES) {
-                sum += vec2(input_dot(get16A(at + g), g), input_dot(get16A(at + n_group + g), g));
+            let at = row * n_chunk + c0;
+            for (var c = lid % LANES; c < n; c += LANES) {
+                sum += dot64A(at + c, input_get(groups64A(c)));
             }
         } else if (first < args.n_q + args.n_k) {
-            let at = (row - args.n_q) * n_group + g0;
-            for (var g = lid % LANES; g < n; g += LANES) {
-                sum += vec2(input_dot(get16B(at + g), g), input_dot(get16B(at + n_group + g), g));
+            let at = (row - args.n_q) * n_chunk + c0;
+            for (var c = lid % LANES; c < n; c += LANES) {
+                sum += dot64B(at + c, input_get(groups64B(c)));
             }
         } else {
-            let at = (row - args.n_q - args.n_k) * n_group + g0;
-            for (var g = lid % LANES; g < n; g += LANES) {
-                sum += vec2(input_dot(get16C(at + g), g), input_dot(get16C(at + n_group + g), g));
+            let at = (row - args.n_q - args.n_k) * n_chunk + c0;
+            for (var c = lid % LANES; c < n; c += LANES) {
+                sum += dot64C(at + c, input_get(groups64C(c)));
             }
         }
         workgroupBarrier();
     }
-    sum = lanes_sum(sum, lid);
+    sum = lanes_sum(vec2(sum, 0.0), lid).x;
     var scale = args.scale_v;
     if (first < args.n_q) { scale = args.scale_q; }
     else if (first < args.n_q + args.n_k) { scale = args.scale_k; }
-    if (lid % LANES == 0) {
-        out[args.q0 + row] = sum.x * scale;
-        out[args.q0 + row + 1] = sum.y * scale;
-    }
+    if (lid % LANES == 0) { out[args.q0 + row] = sum * scale; }
 }

@@ -1,9 +1,10 @@
-// include: input lanes
+// include: input64 lanes
 // formats: A
 // matvec: out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; one token.
-//   x [n_col], wA [n_row, n_col].
-// Grid: ceil(n_row / ROWS) workgroups of 256 threads; LANES threads share two rows of ROWS =
-// 2 * 256 / LANES. f32. CPU twin: ref_matmul().
+//   x [n_col], wA [n_row, n_col]; n_col is a multiple of 64 (else matvec_plain).
+// Grid: any number of workgroups of 256 threads; they take blocks of 256 / LANES rows in turn,
+// LANES threads share a row. x as 16-bit integers in groups of 16, sums f32 (lib/input64).
+// CPU twin: ref_matmul().
 
 override LANES: u32 = 32;
 
@@ -13,25 +14,46 @@ struct Args { n_row: u32, n_col: u32, out0: u32, scale: f32 }
 @group(0) @binding(2) var<storage, read> wA: array<WA>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
-@compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let n_group = args.n_col / 16;
-    let row = (wid.x * 256 / LANES + lid / LANES) * 2;
-    let last = args.n_row - 1;
-    let row_a = min(row, last) * n_group;
-    let row_b = min(row + 1, last) * n_group;
-    var sum = vec2(0.0);
-    for (var g0 = 0u; g0 < n_group; g0 += CHUNK_GROUPS) {
-        let n = min(CHUNK_GROUPS, n_group - g0);
-        for (var i = lid; i < n * 4; i += 256) { input[input_slot(i)] = x[g0 * 4 + i]; }
-        workgroupBarrier();
-        for (var g = lid % LANES; g < n; g += LANES) {
-            sum += vec2(input_dot(get16A(row_a + g0 + g), g), input_dot(get16A(row_b + g0 + g), g));
-        }
-        workgroupBarrier();
+// Chunks [c0, c0 + n) of x into workgroup memory.
+fn stage(c0: u32, n: u32, lid: u32) {
+    for (var g = lid; g < n * 4; g += 256) {
+        let at = (c0 * 4 + g) * 4;
+        input_put(g, mat4x4<f32>(x[at], x[at + 1], x[at + 2], x[at + 3]));
     }
-    sum = lanes_sum(sum, lid) * args.scale;
-    if (lid % LANES != 0) { return; }
-    if (row < args.n_row) { out[args.out0 + row] = sum.x; }
-    if (row + 1 < args.n_row) { out[args.out0 + row + 1] = sum.y; }
+    workgroupBarrier();
+}
+
+// This thread's part of a row, from chunk `at` on, times the n chunks that are staged.
+fn dot_row(at: u32, n: u32, lid: u32) -> f32 {
+    var sum = 0.0;
+    for (var c = lid % LANES; c < n; c += LANES) {
+        sum += dot64A(at + c, input_get(groups64A(c)));
+    }
+    return sum;
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
+        @builtin(local_invocation_index) lid: u32) {
+    let n_chunk = args.n_col / 64;
+    let rows = 256 / LANES;
+    let whole = n_chunk <= INPUT_CHUNKS; // x stays for all rows
+    if (whole) { stage(0, n_chunk, lid); }
+    for (var row0 = wid.x * rows; row0 < args.n_row; row0 += n_wg.x * rows) {
+        let row = row0 + lid / LANES;
+        let at = min(row, args.n_row - 1) * n_chunk;
+        var sum = 0.0;
+        if (whole) {
+            sum = dot_row(at, n_chunk, lid);
+        } else {
+            for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
+                let n = min(INPUT_CHUNKS, n_chunk - c0);
+                stage(c0, n, lid);
+                sum += dot_row(at + c0, n, lid);
+                workgroupBarrier();
+            }
+        }
+        sum = lanes_sum(vec2(sum, 0.0), lid).x;
+        if (lid % LANES == 0 && row < args.n_row) { out[args.out0 + row] = sum * args.scale; }
+    }
 }

@@ -26,3 +26,15 @@ fn workgroup_max4(v: vec4<f32>, lid: u32) -> vec4<f32> {
     workgroupBarrier();
     return most;
 }
+
+// The sum over the eight neighbouring threads of the caller (lid / 8), in the first of them.
+fn sum8(v: vec4<f32>, lid: u32) -> vec4<f32> {
+    reduce4_memory[lid] = v;
+    workgroupBarrier();
+    var sum = v;
+    if (lid % 8 == 0) {
+        for (var i = 1u; i < 8; i++) { sum += reduce4_memory[lid + i]; }
+    }
+    workgroupBarrier();
+    return sum;
+}

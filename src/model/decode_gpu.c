@@ -14,10 +14,13 @@
 
 #include "kernels.h"
 
-#define MAX_SPLIT  TEXT_GPU_MAX_SPLIT
-#define MERGE_FROM 5u /* splits from which a merge of their own is cheaper than one in decode_out */
-#define SPLIT_KEYS 128u /* keys a split, while there are splits enough */
-#define NONE       UINT32_MAX
+#define MAX_SPLIT   TEXT_GPU_MAX_SPLIT
+#define MERGE_FROM  5u /* splits from which a merge of their own is cheaper than one in decode_out */
+#define SPLIT_KEYS  128u  /* keys a split, while there are splits enough */
+#define MAX_GROUPS  1056u /* workgroups that share rows evenly among themselves */
+#define WANT_GROUPS 256u  /* workgroups that keep a device busy */
+#define INPUT_REST  6400u /* bytes of workgroup memory beside the input (lib/reduce4, lib/lanes) */
+#define NONE        UINT32_MAX
 
 /* The residual stream as the next stage finds it: h = (base + rms(update) * w_post) * scale. */
 typedef struct stream {
@@ -28,11 +31,20 @@ typedef struct stream {
 
 static gpu_view whole(gpu_buffer b) { return (gpu_view){.buffer = b}; }
 
-/* Threads that share a row: few, for long dot products, unless that leaves the device idle. */
-static uint32_t lanes_for(uint32_t n_row, uint32_t n_col) {
-    uint32_t lanes = 16;
-    while (lanes < 128 && lanes * 32 <= n_col && n_row / (512 / lanes) < 256) lanes *= 2;
-    return lanes;
+/* How a matrix is shared out: LANES threads take a row, at most INPUT values at a time. */
+typedef struct shape {
+    gpu_constant constants[2];
+    uint32_t rows; /* of a workgroup */
+} shape;
+
+/* Few threads a row make the best use of memory, but many are needed to keep the device busy when
+ * there are few rows. */
+static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col) {
+    uint32_t lanes = 8, room = t->gpu->info.max_workgroup_bytes - INPUT_REST;
+    while (lanes < 128 && lanes * 64 < n_col && n_row * lanes / 256 < WANT_GROUPS) lanes *= 2;
+    uint32_t input = min_u32(room * 2 / 5, n_col + 63) / 64 * 64; /* 2.5 bytes a value */
+    if (input < n_col) input = input / 256 * 256;                 /* whole blocks */
+    return (shape){{{"LANES", lanes}, {"INPUT", input}}, 256 / lanes};
 }
 
 /* The stage that writes h into the other x has taken the update. */
@@ -41,19 +53,22 @@ static void stream_taken(text_gpu *t, stream *st) {
     *st = (stream){.update = t->attn_out, .w_post = NONE, .scale = 1};
 }
 
-static void run_matvec(kernel_steps *s, const weight *w, gpu_buffer in, gpu_buffer out) {
-    uint32_t lanes = lanes_for(w->n_row, w->n_col);
+static void run_matvec(text_gpu *t, kernel_steps *s, const weight *w, gpu_buffer in,
+                       gpu_buffer out) {
+    const bool plain = w->n_col % 64 != 0;
+    const shape sh = shape_for(t, w->n_row, w->n_col);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
+        const uint32_t groups = div_up(tile->n_row, sh.rows);
         matvec_args args = {
             .n_row = tile->n_row, .n_col = w->n_col, .out0 = tile->row0, .scale = w->scale};
-        kernel_run(s, &(kernel_call){.kernel = &kernel_matvec,
+        kernel_run(s, &(kernel_call){.kernel = plain ? &kernel_matvec_plain : &kernel_matvec,
                                      .formats = {w->type},
-                                     .constants = &(gpu_constant){"LANES", lanes},
-                                     .n_constant = 1,
+                                     .constants = sh.constants,
+                                     .n_constant = plain ? 1 : 2,
                                      .args = &args,
                                      .views = {whole(in), whole(tile->buffer), whole(out)},
-                                     .x = div_up(tile->n_row, 512 / lanes)});
+                                     .x = plain ? groups : min_u32(groups, MAX_GROUPS)});
     }
 }
 
@@ -64,8 +79,7 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const layer_weights *w = &t->model->weights.layers[il];
     const weight *k = c->owns_kv ? &w->k : &w->q, *v = c->owns_kv && !c->k_eq_v ? &w->v : k;
     uint32_t n_k = c->owns_kv ? w->k.n_row : 0, n_v = c->owns_kv && !c->k_eq_v ? w->v.n_row : 0;
-    uint32_t lanes = lanes_for(w->q.n_row + n_k + n_v, w->q.n_col);
-    while (lanes < 128 && (w->q.n_row % (512 / lanes) || n_k % (512 / lanes))) lanes *= 2;
+    const shape sh = shape_for(t, w->q.n_row + n_k + n_v, w->q.n_col);
     for (uint32_t i = 0; i < w->q.n_tile; i++) {
         bool last = i + 1 == w->q.n_tile; /* k and v go with the last tile of q */
         const weight_tile *q = &w->q.tiles[i];
@@ -85,14 +99,14 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
         kernel_run(
             s, &(kernel_call){.kernel = &kernel_decode_qkv,
                               .formats = {w->q.type, k->type, v->type},
-                              .constants = &(gpu_constant){"LANES", lanes},
-                              .n_constant = 1,
+                              .constants = sh.constants,
+                              .n_constant = 2,
                               .args = &args,
                               .views = {whole(t->x[t->x_at]), whole(st->update),
                                         whole(t->model->weights.vector_buffer), whole(q->buffer),
                                         whole(k->tiles[0].buffer), whole(v->tiles[0].buffer),
                                         whole(t->x[1 - t->x_at]), whole(t->qkv)},
-                              .x = div_up(n_row, 512 / lanes)});
+                              .x = n_row / sh.rows});
     }
     stream_taken(t, st);
 }
@@ -103,7 +117,7 @@ static uint32_t split_count(const layer_config *c, uint32_t pos) {
     return min_u32(div_up(n_key, SPLIT_KEYS), MAX_SPLIT);
 }
 
-/* Returns how many splits decode_out finds. */
+/* Returns how many splits decode_out finds; 0: they are merged. */
 static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos) {
     const layer_config *c = &t->model->config.layers[il];
     const layer_weights *w = &t->model->weights.layers[il];
@@ -135,13 +149,14 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
     kernel_run(s, &(kernel_call){.kernel = &kernel_decode_merge,
                                  .args = &merge,
                                  .views = {whole(t->attn), whole(t->attn_stat)},
-                                 .x = c->n_head});
-    return 1;
+                                 .x = c->n_head,
+                                 .y = div_up(c->head_dim, 64)});
+    return 0;
 }
 
 static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_split) {
     const weight *w = &t->model->weights.layers[il].out;
-    uint32_t lanes = lanes_for(w->n_row, w->n_col);
+    const shape sh = shape_for(t, w->n_row, w->n_col);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
         decode_out_args args = {.n_row = tile->n_row,
@@ -152,12 +167,12 @@ static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_s
                                 .n_split = n_split};
         kernel_run(s, &(kernel_call){.kernel = &kernel_decode_out,
                                      .formats = {w->type},
-                                     .constants = &(gpu_constant){"LANES", lanes},
-                                     .n_constant = 1,
+                                     .constants = sh.constants,
+                                     .n_constant = 2,
                                      .args = &args,
                                      .views = {whole(t->attn), whole(t->attn_stat),
                                                whole(tile->buffer), whole(t->attn_out)},
-                                     .x = div_up(tile->n_row, 512 / lanes)});
+                                     .x = div_up(tile->n_row, sh.rows)});
     }
 }
 
@@ -167,7 +182,7 @@ static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_s
  * that needs tiles at all, same format (checked by text_gpu_create). */
 static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const layer_weights *w = &t->model->weights.layers[il];
-    uint32_t lanes = lanes_for(w->gate.n_row * 2, w->gate.n_col);
+    const shape sh = shape_for(t, w->gate.n_row, w->gate.n_col);
     for (uint32_t i = 0; i < w->gate.n_tile; i++) {
         const weight_tile *gate = &w->gate.tiles[i], *up = &w->up.tiles[i];
         decode_ffn_args args = {.n_embd = w->gate.n_col,
@@ -182,13 +197,13 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
         kernel_run(
             s, &(kernel_call){.kernel = &kernel_decode_ffn,
                               .formats = {w->gate.type, w->up.type},
-                              .constants = &(gpu_constant){"LANES", lanes},
-                              .n_constant = 1,
+                              .constants = sh.constants,
+                              .n_constant = 2,
                               .args = &args,
                               .views = {whole(t->x[t->x_at]), whole(st->update),
                                         whole(t->model->weights.vector_buffer), whole(gate->buffer),
                                         whole(up->buffer), whole(t->x[1 - t->x_at]), whole(t->act)},
-                              .x = div_up(gate->n_row, 256 / lanes)});
+                              .x = min_u32(div_up(gate->n_row, sh.rows), MAX_GROUPS)});
     }
     stream_taken(t, st);
 }
@@ -211,7 +226,7 @@ static void run_settle(text_gpu *t, kernel_steps *s, stream *st) {
 static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const model_config *c = &t->model->config;
     const weight *w = &t->model->weights.layers[il].ple_gate;
-    uint32_t lanes = lanes_for(w->n_row, w->n_col);
+    const shape sh = shape_for(t, w->n_row, w->n_col);
     decode_ple_args args = {.n_embd = c->n_embd,
                             .n_ple = c->n_ple,
                             .ple0 = il * c->n_ple,
@@ -222,15 +237,15 @@ static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) 
                             .scale_gate = w->scale};
     kernel_run(s, &(kernel_call){.kernel = &kernel_decode_ple,
                                  .formats = {w->type},
-                                 .constants = &(gpu_constant){"LANES", lanes},
-                                 .n_constant = 1,
+                                 .constants = sh.constants,
+                                 .n_constant = 2,
                                  .args = &args,
                                  .views = {whole(t->x[t->x_at]), whole(st->update),
                                            whole(t->model->weights.vector_buffer),
                                            whole(w->tiles[0].buffer), whole(t->one.ple_proj),
                                            whole(t->one.ple_token), whole(t->x[1 - t->x_at]),
                                            whole(t->ple_gate)},
-                                 .x = div_up(w->n_row, 512 / lanes)});
+                                 .x = div_up(w->n_row, sh.rows)});
     stream_taken(t, st);
 }
 
@@ -239,7 +254,7 @@ static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) 
 void decode_gpu_inputs(text_gpu *t, kernel_steps *s) {
     text_gpu_embed(t, s, t->one.ids, 1);
     if (t->model->config.n_ple)
-        run_matvec(s, &t->model->weights.ple_model_proj, t->x[t->x_at], t->one.ple_proj);
+        run_matvec(t, s, &t->model->weights.ple_model_proj, t->x[t->x_at], t->one.ple_proj);
 }
 
 static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, stream *st) {
@@ -252,13 +267,13 @@ static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, s
         moe_gpu_ffn(t, s, il, t->x[t->x_at], 1);
     } else {
         run_geglu(t, s, il, st);
-        run_matvec(s, &w->down, t->act, t->ffn_out);
+        run_matvec(t, s, &w->down, t->act, t->ffn_out);
     }
     *st = (stream){t->ffn_out, w->post_ffn_norm.offset, w->scale};
     if (t->model->config.n_ple) {
         st->scale = 1;
         run_ple_gate(t, s, il, st);
-        run_matvec(s, &w->ple_proj, t->ple_gate, t->ple_out);
+        run_matvec(t, s, &w->ple_proj, t->ple_gate, t->ple_out);
         *st = (stream){t->ple_out, w->ple_norm.offset, w->scale};
     }
 }
@@ -283,7 +298,7 @@ void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t po
 
 void decode_gpu_head(text_gpu *t, kernel_steps *s) {
     const model_config *c = &t->model->config;
-    run_matvec(s, t->model->weights.output, t->norm, t->logits);
+    run_matvec(t, s, t->model->weights.output, t->norm, t->logits);
     /* Bins over the range of the capped logits; an uncapped model's are limited to it. */
     float high = c->softcap > 0 ? c->softcap : 64;
     uint32_t groups = div_up(c->n_vocab, 256 * 16);

@@ -142,14 +142,23 @@ void text_gpu_memory(const model *m, uint64_t *kv_fixed, uint64_t *kv_token, uin
 
 /* What the kernels cannot do, said before anything is allocated. */
 static bool check_model(const model *m, const gpu *g, carat_error *err) {
+    if (m->config.n_embd % 64)
+        return fail(err, CARAT_E_UNSUPPORTED,
+                    "a width of %u; the GPU kernels take multiples of 64 (the CPU takes any of 16)",
+                    m->config.n_embd);
     for (uint32_t il = 0; il < m->config.n_layer; il++) {
         const layer_config *c = &m->config.layers[il];
         const layer_weights *w = &m->weights.layers[il];
-        if (c->head_dim < 8 || c->head_dim > 512 || (c->head_dim & (c->head_dim - 1)))
+        if (c->head_dim < 32 || c->head_dim > 512 || (c->head_dim & (c->head_dim - 1)))
             return fail(err, CARAT_E_UNSUPPORTED,
                         "layer %u has a head dimension of %u; the GPU kernels take powers of two "
-                        "up to 512 (the CPU takes any)",
+                        "from 32 to 512 (the CPU takes any)",
                         il, c->head_dim);
+        if (c->n_head * c->head_dim % 64 || c->n_kv * c->head_dim % 32)
+            return fail(err, CARAT_E_UNSUPPORTED,
+                        "layer %u has %u heads of %u values, %u for keys; the GPU kernels take "
+                        "multiples of 64 and 32 values",
+                        il, c->n_head, c->head_dim, c->n_kv);
         if (w->k.n_tile > 1 || w->v.n_tile > 1 || w->ple_gate.n_tile > 1 ||
             w->gate.n_tile != w->up.n_tile)
             return fail(err, CARAT_E_UNSUPPORTED,
