@@ -21,6 +21,7 @@
 #define NANO "models/nano.gguf"
 
 static const char *device_name = "cpu"; /* what open_talk() opens */
+static uint32_t token_limit;            /* of an answer; 0: none. A GPU in software is slow. */
 static carat_error err;
 
 /* The call succeeds, or the test fails with its message. */
@@ -67,7 +68,15 @@ static inline void no_such_device(void **state) {
     skip();
 }
 
-/* The tests with the device `name`, or one that is skipped when it cannot be opened. */
+/* Whether device_name can be opened; answers are short when it is a GPU in software. */
+static inline bool have_device(void) {
+    carat_device *dev = carat_device_open(device_name, NULL);
+    token_limit = dev && strstr(carat_device_name(dev), "SwiftShader") ? 2 : 0;
+    carat_device_close(dev);
+    return dev != NULL;
+}
+
+/* Runs the tests with the device `name`, or one that is skipped when it cannot be opened. */
 #define RUN_ON(name, group, tests, setup, teardown)                                                \
     (device_name = (name),                                                                         \
      have_device() ? cmocka_run_group_tests_name(group, tests, setup, teardown)                    \
@@ -75,11 +84,14 @@ static inline void no_such_device(void **state) {
                          group, ((const struct CMUnitTest[]){cmocka_unit_test(no_such_device)}),   \
                          NULL, NULL))
 
-static inline bool have_device(void) {
-    carat_device *dev = carat_device_open(device_name, NULL);
-    carat_device_close(dev);
-    return dev != NULL;
-}
+/* For tests whose point is a long answer. */
+#define NEEDS_A_FAST_DEVICE()                                                                      \
+    do {                                                                                           \
+        if (token_limit) {                                                                         \
+            printf("skipped on a GPU in software: too slow\n");                                    \
+            skip();                                                                                \
+        }                                                                                          \
+    } while (0)
 
 static inline void close_talk(talk *t) {
     carat_session_free(t->ses);
@@ -178,6 +190,7 @@ static inline answer ask_with(carat_session *ses, carat_chat_desc desc) {
     carat_sampling s = greedy();
     if (!desc.sampling) desc.sampling = &s;
     if (!desc.n_logprobs) desc.n_logprobs = CARAT_LOGPROBS_TOKEN_ONLY;
+    if (!desc.max_tokens) desc.max_tokens = token_limit;
     err = (carat_error){0};
     return run_job(carat_chat(ses, &desc, &err));
 }
@@ -186,11 +199,18 @@ static inline answer ask(carat_session *ses, const char *messages) {
     return ask_with(ses, (carat_chat_desc){.messages = messages});
 }
 
-/* The answer's text, exactly. */
+/* The text of an answer: exactly this, or what the limit left of it. */
+static inline void assert_text(const answer *a, const char *text) {
+    if (!token_limit || a->text.len == 0) assert_string_equal(a->text.data, text);
+    if (strncmp(a->text.data, text, a->text.len))
+        fail_msg("\"%s\", not \"%s\"", a->text.data, text);
+}
+
+/* Asks, and expects this answer. */
 static inline void expect(carat_session *ses, const char *messages, const char *text) {
     answer a = ask(ses, messages);
     if (!a.ok) fail_msg("%s", err.message);
-    assert_string_equal(a.text.data, text);
+    assert_text(&a, text);
     free_answer(&a);
 }
 

@@ -24,10 +24,10 @@ static void a_sum(void **state) {
     (void)state;
     answer a = ask(nano.ses, SUM);
     assert_true(a.ok);
-    assert_string_equal(a.text.data, "23 + 45 = 68.");
-    assert_int_equal(a.finish, CARAT_FINISH_STOP);
+    assert_text(&a, "23 + 45 = 68.");
+    assert_int_equal(a.finish, token_limit ? CARAT_FINISH_LENGTH : CARAT_FINISH_STOP);
     assert_int_equal(a.stats.n_prompt, 17);
-    assert_int_equal(a.stats.n_generated, a.tokens.len + 1);
+    assert_int_equal(a.stats.n_generated, a.tokens.len + !token_limit);
     assert_true(a.n_progress > 0 && a.stats.bytes_read > 1000000);
     assert_true(a.stats.prompt_s > 0 && a.stats.generate_s > 0);
     assert_true((a.stats.n_dispatch > 0) == carat_device_is_gpu(nano.dev));
@@ -72,6 +72,7 @@ static void golden_conversation(const json *c) {
 
 static void golden_answers(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     arena *memory = arena_create(NULL);
     json *set = read_golden(memory);
     assert_int_equal(set->n, 15);
@@ -81,6 +82,7 @@ static void golden_answers(void **state) {
 
 static void thinking(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     const char *m = "[{\"role\":\"user\",\"content\":\"Reverse the word ember.\"}]";
     answer a = ask_with(nano.ses, (carat_chat_desc){.messages = m, .thinking = true});
     assert_true(a.ok);
@@ -92,6 +94,7 @@ static void thinking(void **state) {
 /* A call as an event, then the conversation with its result. */
 static void tool_calls(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     arena *memory = arena_create(NULL);
     json *set = read_golden(memory);
     const json *c = NULL;
@@ -115,6 +118,7 @@ static void tool_calls(void **state) {
 
 static void stop_strings(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     const char *const stop[] = {"never", " lived near"};
     answer a = ask_with(nano.ses, (carat_chat_desc){.messages = STORY, .stop = stop, .n_stop = 2});
     assert_true(a.ok);
@@ -126,12 +130,13 @@ static void stop_strings(void **state) {
 
 static void limits(void **state) {
     (void)state;
-    answer a = ask_with(nano.ses, (carat_chat_desc){.messages = STORY, .max_tokens = 7});
+    answer a = ask_with(nano.ses, (carat_chat_desc){.messages = STORY, .max_tokens = 4});
     assert_true(a.ok);
     assert_int_equal(a.finish, CARAT_FINISH_LENGTH);
-    assert_int_equal(a.tokens.len, 7);
-    assert_int_equal(a.stats.n_generated, 7);
+    assert_int_equal(a.tokens.len, 4);
+    assert_int_equal(a.stats.n_generated, 4);
     free_answer(&a);
+    NEEDS_A_FAST_DEVICE();
     a = ask_with(nano.ses,
                  (carat_chat_desc){.messages = SUM, .max_tokens = 40, .ignore_stop = true});
     assert_true(a.ok);
@@ -143,6 +148,7 @@ static void limits(void **state) {
 /* A context that is full ends the answer; the last token is told though it is not run. */
 static void full_context(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     carat_session *small;
     REQUIRE(small = carat_session_create(nano.eng, &(carat_session_desc){.n_ctx = 40}, &err));
     assert_int_equal(carat_session_context(small), 40);
@@ -166,7 +172,7 @@ static void cancelling(void **state) {
     carat_chat_desc desc = {.messages = STORY, .sampling = &s};
     REQUIRE(job = carat_chat(nano.ses, &desc, &err));
     REFUSE(carat_chat(nano.ses, &desc, &err), CARAT_E_ARGUMENT, "another job");
-    while (n_text < 5) {
+    while (n_text < (token_limit ? 2 : 5)) {
         REQUIRE(carat_wait(job, &ev, &err));
         assert_int_not_equal(ev.kind, CARAT_EVENT_DONE);
         n_text += ev.kind == CARAT_EVENT_TEXT;
@@ -188,6 +194,7 @@ static void cancelling(void **state) {
 
 static void two_sessions(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     carat_session *other;
     carat_job *jobs[2];
     answer a[2];
@@ -221,6 +228,7 @@ static void two_sessions(void **state) {
 /* A seed decides; the hash of the logits tells that two runs computed the same. */
 static void seeds(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     carat_sampling s = CARAT_SAMPLING_DEFAULT;
     s.seed = 7;
     s.temperature = 1.5f;
@@ -245,7 +253,8 @@ static void logprobs(void **state) {
     carat_event ev = {0};
     carat_sampling s = greedy();
     int n = 0;
-    carat_chat_desc desc = {.messages = SUM, .sampling = &s, .n_logprobs = 5};
+    carat_chat_desc desc = {
+        .messages = SUM, .sampling = &s, .n_logprobs = 5, .max_tokens = token_limit};
     REQUIRE(job = carat_chat(nano.ses, &desc, &err));
     while (ev.kind != CARAT_EVENT_DONE) {
         double sum = 0;
@@ -261,7 +270,7 @@ static void logprobs(void **state) {
         }
         assert_true(sum > 0.5 && sum < 1.0001);
     }
-    assert_int_equal(n, 9);
+    assert_int_equal(n, token_limit ? token_limit : 9);
     carat_job_free(job);
     desc.n_logprobs = 21;
     REFUSE(carat_chat(nano.ses, &desc, &err), CARAT_E_ARGUMENT, "at most 20");
@@ -273,6 +282,7 @@ static void scores(void **state) {
     int32_t ids[256];
     char *prompt;
     answer a = ask(nano.ses, SUM);
+    assert_true(a.ok);
     REQUIRE(prompt = carat_render(nano.eng, &(carat_chat_desc){.messages = SUM}, &err));
     int64_t n = carat_tokenize(nano.eng, prompt, strlen(prompt), true, ids, 200, &err);
     assert_int_equal(n, a.stats.n_prompt);
@@ -303,6 +313,7 @@ static void scores(void **state) {
 /* Raw ids continue as the chat with the same prompt does; a BOS is put in front. */
 static void completion(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     int32_t ids[64];
     const char *text = "<|turn>user\nWhat is 23 + 45?<turn|>\n<|turn>model\n";
     int64_t n = carat_tokenize(nano.eng, text, strlen(text), true, ids, 64, &err);
@@ -442,6 +453,7 @@ static void defaults(void **state) {
 
 static void default_options(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     talk t;
     carat_device *dev;
     REQUIRE(dev = carat_device_open(device_name, &err));

@@ -58,6 +58,7 @@ static uint32_t same_as_fresh(carat_session *ses, const char *messages) {
 
 static void going_on(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     carat_session *ses = new_session(512);
     answer a = ask(ses, ROSA);
     assert_true(a.ok);
@@ -111,7 +112,7 @@ static void long_rewinds(void **state) {
     assert_true(info.sliding_window < 200);
     carat_session *ses = new_session(1024);
     buf head = {0}, a = {0}, b = {0}, c = {0};
-    for (int i = 0; i < 60; i++) buf_printf(&head, "word %d, ", i);
+    for (int i = 0; i < 70; i++) buf_printf(&head, "word %d, ", i);
     buf_printf(&a, "[" USER("%s What is 23 + 45?") "]", head.data);
     buf_printf(&b, "[" USER("%s What is 23 + 46?") "]", head.data);
     buf_printf(&c, "[" USER("%.200s What is 23 + 45?") "]", head.data);
@@ -133,6 +134,7 @@ static void long_rewinds(void **state) {
 
 static void overflow(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     carat_session *ses = new_session(64);
     buf m = {0};
     buf_puts(&m, "[" USER("Repeat these words after me, please:"));
@@ -156,6 +158,7 @@ static void overflow(void **state) {
 /* The system message stays, turns go whole, and the last message is never dropped. */
 static void what_is_dropped(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     static const char conversation[] =
         "[{\"role\":\"system\",\"content\":\"Answer in uppercase.\"}," USER(
             "one two three four "
@@ -244,7 +247,7 @@ static void refuse_file(carat_session *ses, const uint8_t *data, size_t n, const
 
 static void damaged_files(void **state) {
     (void)state;
-    carat_session *ses = new_session(256), *small = new_session(16);
+    carat_session *ses = new_session(256), *small = new_session(8);
     size_t n;
     answer a = ask(ses, ROSA);
     save(ses);
@@ -270,7 +273,7 @@ static void damaged_files(void **state) {
         refuse_file(ses, data, n, flips[i].words);
         data[flips[i].at] ^= 0x80;
     }
-    refuse_file(small, data, n, "the context holds 16");
+    refuse_file(small, data, n, "the context holds 8");
     expect(ses, NAME, "Your name is Rosa.");
     free(data);
     free_answer(&a);
