@@ -408,6 +408,10 @@ static void bad_messages(void **state) {
                 {"", CARAT_E_FORMAT, "messages"},
                 {"{}", CARAT_E_ARGUMENT, "not a JSON array"},
                 {"[1]", CARAT_E_FORMAT, "message"},
+                {"[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]", CARAT_E_UNSUPPORTED,
+                 "message 1"},
+                {"[{\"role\":\"user\",\"content\":\"a\",\"images\":[\"x\"]}]", CARAT_E_UNSUPPORTED,
+                 "message 1"},
                 {"[{\"role\":\"user\",\"content\":\"\xff\"}]", CARAT_E_FORMAT, "UTF-8"}};
     for (size_t i = 0; i < COUNT(rows); i++) {
         carat_chat_desc desc = {.messages = rows[i].messages};
@@ -457,8 +461,10 @@ static void default_options(void **state) {
     talk t;
     carat_device *dev;
     REQUIRE(dev = carat_device_open(device_name, &err));
-    carat_engine_desc desc = {.path = NANO, .params = "{\"num_predict\":4,\"temperature\":0}"};
-    open_talk_with(&t, dev, &desc, 128);
+    carat_engine_desc desc = {.path = NANO,
+                              .params = "{\"num_predict\":4,\"temperature\":0,\"num_ctx\":99}"};
+    open_talk_with(&t, dev, &desc, 0);
+    assert_int_equal(carat_session_context(t.ses), 99);
     carat_sampling none = CARAT_SAMPLING_DEFAULT;
     answer a = ask_with(t.ses, (carat_chat_desc){.messages = SUM, .sampling = &none});
     assert_true(a.ok);

@@ -63,6 +63,22 @@ static bool parse(const carat_engine *eng, arena *a, const carat_chat_desc *desc
            put_in_front(eng, a, *messages, err);
 }
 
+/* Pictures and sound would be a mere placeholder to the text network. */
+static bool check_text_only(const json *messages, carat_error *err) {
+    for (size_t i = 0; i < messages->n; i++) {
+        const json *content = json_get(&messages->items[i], "content");
+        const json *images = json_get(&messages->items[i], "images");
+        bool text = !images || images->n == 0;
+        for (size_t j = 0; content && content->kind == JSON_ARRAY && j < content->n; j++)
+            text = text && json_is_string(json_get(&content->items[j], "type"), "text");
+        if (!text)
+            return fail(err, CARAT_E_UNSUPPORTED,
+                        "message %zu: it has a part that is not text, and only text is read",
+                        i + 1);
+    }
+    return true;
+}
+
 static bool render(const carat_engine *eng, const carat_chat_desc *desc, const json *messages,
                    prompt *out, carat_error *err) {
     chat_options options = {.thinking = desc->thinking,
@@ -105,6 +121,7 @@ bool prompt_build(const carat_engine *eng, arena *a, const carat_chat_desc *desc
     json *messages = NULL, *tools = NULL;
     *out = (prompt){0};
     if (!parse(eng, a, desc, &messages, &tools, err)) return false;
+    if (!check_text_only(messages, err)) return false;
     out->tools = tools;
     uint32_t reserve = prompt_reserve(n_ctx, desc->max_tokens);
     for (;;) {

@@ -22,7 +22,7 @@ typedef struct generate {
     sampler sampler;
     reply *reply;
     candidate *pool; /* [n_vocab, or more] what the sampler picks from */
-    bool read_all, ignore_stop, logprobs;
+    bool ignore_stop, logprobs;
     uint32_t n_top; /* alternatives to report */
     /* The token whose text is being told. */
     int32_t token; /* -1: it was told */
@@ -95,6 +95,12 @@ static bool suppressed(const tokenizer *t, int32_t id) {
     return lo < t->n_suppressed && t->suppressed[lo] == id;
 }
 
+/* Whether the best candidates are too few to sample from. */
+static bool needs_all(const generate *g) {
+    uint32_t needs = sampler_needs(&g->sampler);
+    return needs == 0 || needs > NEEDS_ALL;
+}
+
 /* Fills the pool with what may be sampled; returns how many there are. */
 static uint32_t fill_pool(generate *g, const step_result *r) {
     const model *m = g->job.engine->model;
@@ -113,7 +119,7 @@ static bool run_token(generate *g, carat_error *err) {
     uint64_t before = dev ? dev->stats.n_dispatch : 0;
     if (!session_run(ses, &g->seq[ses->n_token], 1, true, err)) return false;
     if (dev) g->job.stats.n_dispatch = (uint32_t)(dev->stats.n_dispatch - before);
-    return session_read(ses, g->read_all, err);
+    return session_read(ses, needs_all(g), err);
 }
 
 static void finish(generate *g, carat_finish_reason why) {
@@ -154,7 +160,7 @@ static bool answer(generate *g, bool *pending, carat_error *err) {
     *pending = state == GPU_PENDING;
     if (state != GPU_READY) return state == GPU_PENDING;
     uint32_t n = fill_pool(g, &r);
-    if (r.top && n < sampler_needs(&g->sampler) && n < r.n_top) { /* too many were suppressed */
+    if (r.top && n < sampler_needs(&g->sampler) && r.n_top < g->job.engine->model->config.n_vocab) {
         *pending = true;
         return session_read(ses, true, err);
     }
@@ -203,7 +209,7 @@ static bool read_prompt(generate *g, carat_event *ev, carat_error *err) {
     ev->total = g->n_seq;
     if (n < left) return true;
     g->state = ANSWER;
-    if (!session_read(ses, g->read_all, err)) return false;
+    if (!session_read(ses, needs_all(g), err)) return false;
     session_snapshot(ses);
     return true;
 }
@@ -288,12 +294,10 @@ static bool set_options(generate *g, const carat_chat_desc *desc, carat_error *e
     g->ignore_stop = desc->ignore_stop;
     g->max_tokens = desc->max_tokens;
     if (!g->max_tokens && predict >= 1 && predict < 1e9) g->max_tokens = (uint32_t)predict;
-    if (!sampling_resolve(desc->sampling ? desc->sampling : &unset, params, &resolved, err) ||
-        !sampler_create(&g->sampler, &resolved, err))
-        return false;
-    uint32_t needs = sampler_needs(&g->sampler);
-    g->read_all = needs == 0 || needs > NEEDS_ALL;
-    return true;
+    return sampling_resolve(desc->sampling ? desc->sampling : &unset, params, &resolved, err) &&
+           sampler_create(&g->sampler, &resolved, err) &&
+           sampler_reserve(&g->sampler, g->job.engine->model->config.n_vocab,
+                           (size_t)g->job.session->n_ctx + 1, err);
 }
 
 /* id [n]: the prompt, at least one. */

@@ -95,7 +95,9 @@ carat_session *carat_session_create(carat_engine *eng, const carat_session_desc 
         return NULL;
     }
     if (n_ctx) return create(eng, n_ctx, err);
-    n_ctx = trained ? min_u32(trained, DEFAULT_CONTEXT) : DEFAULT_CONTEXT;
+    double asked = json_number(json_get(eng->params, "num_ctx"), DEFAULT_CONTEXT);
+    n_ctx = asked >= 1 && asked <= 1 << 24 ? (uint32_t)asked : DEFAULT_CONTEXT;
+    if (trained) n_ctx = min_u32(trained, n_ctx);
     for (;; n_ctx /= 2) { /* what the memory allows */
         carat_error e = {0};
         carat_session *ses = create(eng, n_ctx, &e);

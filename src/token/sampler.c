@@ -124,6 +124,15 @@ static bool may_raise(const carat_sampling *o) {
     return o->repeat_penalty < 1 || o->frequency_penalty < 0 || o->presence_penalty < 0;
 }
 
+bool sampler_reserve(sampler *s, uint32_t n_vocab, size_t n, carat_error *err) {
+    if (!penalises(&s->options)) return true;
+    while (s->counts.len < n_vocab && !s->counts.failed) ids_put(&s->counts, 0);
+    while (s->history.len < n && !s->history.failed) ids_put(&s->history, 0);
+    s->history.len = 0;
+    if (!s->counts.failed && !s->history.failed) return true;
+    return fail_memory(err, (n_vocab + n) * sizeof(int32_t), "the tokens to penalise");
+}
+
 void sampler_accept(sampler *s, int32_t id) {
     if (!penalises(&s->options) || id < 0) return;
     while (s->counts.len <= (size_t)id && !s->counts.failed) ids_put(&s->counts, 0);

@@ -145,6 +145,8 @@ bool sampling_resolve(const carat_sampling *user, const json *params, carat_samp
                       carat_error *err);
 bool sampler_create(sampler *s, const carat_sampling *resolved, carat_error *err);
 void sampler_free(sampler *s);
+/* Before the first token: room for n of them, so that sampler_accept() asks for no memory. */
+bool sampler_reserve(sampler *s, uint32_t n_vocab, size_t n, carat_error *err);
 void sampler_accept(sampler *s, int32_t id); /* also for the prompt's tokens */
 /* Whether the k best logits are enough to sample exactly, and how many are. 0: all are needed. */
 uint32_t sampler_needs(const sampler *s);
