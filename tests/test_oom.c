@@ -3,6 +3,9 @@
  * and answering asks for no memory at all once it is under way. */
 #include "failing_malloc.h"
 
+#include "gpu/gpu_null.h"
+#include "model/engine.h"
+
 #include "talk.h"
 
 #include <unistd.h>
@@ -47,15 +50,22 @@ static bool use_engine(carat_engine *eng) {
     return ok;
 }
 
-static bool live(void) {
+static bool live_on(carat_device *dev) {
     static const carat_engine_desc desc = {
         .path = NANO, .system = "Be kind.", .params = "{\"top_k\":3,\"stop\":\"x\"}"};
-    carat_device *dev = carat_device_open("cpu", &err);
     carat_engine *eng = dev ? carat_engine_open(&desc, dev, &err) : NULL;
     bool ok = eng && use_engine(eng);
     carat_engine_close(eng);
     carat_device_close(dev);
     return ok;
+}
+
+static bool live(void) { return live_on(carat_device_open("cpu", &err)); }
+
+/* With all of the GPU path but its results. */
+static bool live_on_null(void) {
+    gpu *g = gpu_null_open(&(gpu_null_desc){0}, &err);
+    return g && live_on(carat_device_from_gpu(g, NULL, NULL, &err));
 }
 
 static bool find_models(void) {
@@ -94,16 +104,22 @@ static void whole_life(void **state) {
     unlink(SAVED);
 }
 
+static void whole_life_on_a_gpu(void **state) {
+    (void)state;
+    every_growth(live_on_null);
+    unlink(SAVED);
+}
+
 static void finding(void **state) {
     (void)state;
     every_growth(find_models);
 }
 
 /* No memory for each token: neither greedily nor with all that costs more. */
-static void steady_state(void **state) {
-    (void)state;
+static void answer_long(carat_device *dev) {
     talk t;
-    open_talk(&t, 512);
+    assert_non_null(dev);
+    open_talk_with(&t, dev, &(carat_engine_desc){.path = NANO}, 512);
     carat_sampling all[2] = {greedy(), CARAT_SAMPLING_DEFAULT};
     all[1].repeat_penalty = 1.1f;
     all[1].seed = 3;
@@ -111,7 +127,7 @@ static void steady_state(void **state) {
         carat_job *job;
         carat_event ev;
         carat_chat_desc desc = {.messages = STORY, .sampling = &all[i], .ignore_stop = true};
-        desc.n_logprobs = i ? 5 : 0;
+        desc.n_logprobs = i ? 5 : CARAT_LOGPROBS_TOKEN_ONLY; /* an event for every token */
         REQUIRE(job = carat_chat(t.ses, &desc, &err));
         uint32_t length = 0, first = 0;
         long before = 0;
@@ -129,8 +145,21 @@ static void steady_state(void **state) {
     close_talk(&t);
 }
 
+static void steady_state(void **state) {
+    (void)state;
+    answer_long(carat_device_open("cpu", &err));
+}
+
+static void steady_state_on_a_gpu(void **state) {
+    (void)state;
+    gpu *g = gpu_null_open(&(gpu_null_desc){0}, &err);
+    answer_long(carat_device_from_gpu(g, NULL, NULL, &err));
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(steady_state), cmocka_unit_test(finding),
-                                       cmocka_unit_test(whole_life)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(steady_state),
+                                       cmocka_unit_test(steady_state_on_a_gpu),
+                                       cmocka_unit_test(finding), cmocka_unit_test(whole_life),
+                                       cmocka_unit_test(whole_life_on_a_gpu)};
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
 }
