@@ -1,24 +1,28 @@
 // include: reduce4 step
 // decode_attn: second stage of a layer, one token. Norms and rotates q (and k, and norms v, of this
 // token, and stores both), then attends, split over the keys.
-//   qkv: raw rows [n_head * head_dim | n_kv * head_dim | n_kv * head_dim] of this token; owner = 0:
+//   qkv: raw rows [n_head * HEAD_DIM | n_kv * HEAD_DIM | n_kv * HEAD_DIM] of this token; owner = 0:
 //   only q, and this token's K and V are in the cache already; k_eq_v: v is the raw k.
-//   keys, values: f16 [n_slot, n_kv, head_dim]; position p in slot p % n_slot.
+//   keys, values: f16 [n_slot, n_kv, HEAD_DIM]; position p in slot p % n_slot.
 //   Visible: p - window < key <= p (window 0: all).
-//   out [n_split, n_head, head_dim] = sum over the split's keys of exp(s - m) v, unnormed;
+//   out [n_split, n_head, HEAD_DIM] = sum over the split's keys of exp(s - m) v, unnormed;
 //   stat [n_split, n_head] = (m, sum of exp(s - m)), m the largest score; scale 1.
 // Grid: (n_kv * ceil(group / 4), n_split), group = n_head / n_kv: up to four heads that share K and
 // V are the lanes of a vec4. 256 threads. While scoring, 8 of them share four keys at a time; while
-// summing V, each has 8 values of some of the keys. The last split has this token. head_dim is a
+// summing V, each has 8 values of some of the keys. The last split has this token. HEAD_DIM is a
 // power of two, 8 to 512. f32, K and V rounded to f16. CPU twin: text_cpu.c's attention.
+
+override HEAD_DIM: u32 = 256;
+override CHUNKS: u32 = HEAD_DIM / 8; // of 8 values, in a head
+override KEYS: u32 = 256 / CHUNKS;   // whose values are summed at a time
 
 const BLOCK = 128u; // keys whose scores are kept at a time
 const FAR = -1e30;
 
 struct Args {
-    n_head: u32, n_kv: u32, head_dim: u32, n_rot: u32,
+    n_head: u32, n_kv: u32, n_rot: u32, n_split: u32,
     window: u32, n_slot: u32, owner: u32, k_eq_v: u32,
-    w_q: u32, w_k: u32, eps: f32, n_split: u32
+    w_q: u32, w_k: u32, eps: f32
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<uniform> step: Step;
@@ -32,18 +36,20 @@ struct Args {
 
 // Four heads' q at dimension i in q[i % 8 * 64 + i / 8]; then partial sums of V.
 var<workgroup> q: array<vec4<f32>, 512>;
+// Where the ring's present turn begins: step.pos rounded down to a multiple of n_slot.
+var<private> turn: u32;
 var<workgroup> score: array<vec4<f32>, 128>; // [BLOCK], four heads
 
 // Four heads' raw q at dimension i; lanes beyond the group repeat its last head.
 fn raw_q(head: vec4<u32>, i: u32) -> vec4<f32> {
-    let d = args.head_dim;
+    let d = HEAD_DIM;
     return vec4(qkv[head.x * d + i], qkv[head.y * d + i], qkv[head.z * d + i], qkv[head.w * d + i]);
 }
 
 fn q_slot(i: u32) -> u32 { return i % 8 * 64 + i / 8; }
 
 fn load_q(head: vec4<u32>, lid: u32) {
-    let d = args.head_dim;
+    let d = HEAD_DIM;
     var squares = vec4(0.0);
     for (var i = lid; i < d; i += 256) {
         let x = raw_q(head, i);
@@ -62,9 +68,9 @@ fn load_q(head: vec4<u32>, lid: u32) {
 }
 
 // This token's k (normed, rotated) and v (normed) of a kv head, in reduce4_memory: entry i holds
-// (k, v) of dimension i and of i + head_dim / 2.
+// (k, v) of dimension i and of i + HEAD_DIM / 2.
 fn load_kv(kv: u32, lid: u32) {
-    let d = args.head_dim;
+    let d = HEAD_DIM;
     let k0 = (args.n_head + kv) * d;
     var v0 = k0;
     if (args.k_eq_v == 0) { v0 += args.n_kv * d; }
@@ -89,44 +95,53 @@ fn load_kv(kv: u32, lid: u32) {
 
 // (k, v) of dimension i of what load_kv() left.
 fn loaded_kv(i: u32) -> vec2<f32> {
-    let half = args.head_dim / 2;
+    let half = HEAD_DIM / 2;
     let both = reduce4_memory[i % half];
     return select(both.zw, both.xy, i < half);
+}
+
+// A pair of this token's k and v as stored, and the pair's part of the four scores.
+struct Stored { k: u32, v: u32, score: vec4<f32> }
+
+fn store_pair(c: u32, e: u32) -> Stored {
+    let a = loaded_kv(8 * c + e);
+    let b = loaded_kv(8 * c + e + 1);
+    let k_pair = pack2x16float(vec2(a.x, b.x));
+    return Stored(k_pair, pack2x16float(vec2(a.y, b.y)), dot_pair(k_pair, c, e));
 }
 
 // Rounds this token's k and v of chunk c (8 values) as stored, stores them when asked, and returns
 // the chunk's part of the four scores.
 fn store_kv(kv: u32, c: u32, store: bool, v_chunk: ptr<function, vec4<u32>>) -> vec4<f32> {
-    var k_chunk = vec4(0u);
-    var s = vec4(0.0);
-    for (var e = 0u; e < 4; e++) {
-        let a = loaded_kv(8 * c + 2 * e);
-        let b = loaded_kv(8 * c + 2 * e + 1);
-        k_chunk[e] = pack2x16float(vec2(a.x, b.x));
-        (*v_chunk)[e] = pack2x16float(vec2(a.y, b.y));
-        let k = unpack2x16float(k_chunk[e]);
-        s += q[2 * e * 64 + c] * k.x + q[(2 * e + 1) * 64 + c] * k.y;
-    }
+    let p0 = store_pair(c, 0);
+    let p1 = store_pair(c, 2);
+    let p2 = store_pair(c, 4);
+    let p3 = store_pair(c, 6);
+    *v_chunk = vec4(p0.v, p1.v, p2.v, p3.v);
     if (store) {
         let at = chunk_of(step.pos, kv) + c;
-        keys[at] = k_chunk;
+        keys[at] = vec4(p0.k, p1.k, p2.k, p3.k);
         values[at] = *v_chunk;
     }
-    return s;
+    return p0.score + p1.score + p2.score + p3.score;
 }
 
-// First chunk of a position's key or value.
+// First chunk of a position's key or value. Positions are less than a window behind step.pos, so
+// that the ring's turn is the same or the one before.
 fn chunk_of(pos: u32, kv: u32) -> u32 {
-    return ((pos % args.n_slot) * args.n_kv + kv) * (args.head_dim / 8);
+    var slot = pos - turn;
+    if (pos < turn) { slot += args.n_slot; }
+    return (slot * args.n_kv + kv) * CHUNKS;
+}
+
+// Values 8 c + e and the next of a key times those of the four q.
+fn dot_pair(k: u32, c: u32, e: u32) -> vec4<f32> {
+    let pair = unpack2x16float(k);
+    return q[e * 64 + c] * pair.x + q[(e + 1) * 64 + c] * pair.y;
 }
 
 fn dot_chunk(k: vec4<u32>, c: u32) -> vec4<f32> {
-    var s = vec4(0.0);
-    for (var e = 0u; e < 4; e++) {
-        let pair = unpack2x16float(k[e]);
-        s += q[2 * e * 64 + c] * pair.x + q[(2 * e + 1) * 64 + c] * pair.y;
-    }
-    return s;
+    return dot_pair(k.x, c, 0) + dot_pair(k.y, c, 2) + dot_pair(k.z, c, 4) + dot_pair(k.w, c, 6);
 }
 
 fn put_score(j: u32, n: u32, sum: vec4<f32>, lid: u32) {
@@ -145,7 +160,7 @@ fn score_block(kv: u32, first: u32, n: u32, lid: u32) {
     var s1 = vec4(0.0);
     var s2 = vec4(0.0);
     var s3 = vec4(0.0);
-    for (var c = lid % 8; c < args.head_dim / 8; c += 8) {
+    for (var c = lid % 8; c < CHUNKS; c += 8) {
         let k0 = keys[row0 + c];
         let k1 = keys[row1 + c];
         let k2 = keys[row2 + c];
@@ -168,6 +183,10 @@ struct Values {
     b: mat4x4<f32>, // values 4..7
 }
 
+fn scaled(m: mat4x4<f32>, by: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(m[0] * by, m[1] * by, m[2] * by, m[3] * by);
+}
+
 fn add_values(sum: ptr<function, Values>, v: vec4<u32>, p: vec4<f32>) {
     let lo = vec4(unpack2x16float(v.x), unpack2x16float(v.y));
     let hi = vec4(unpack2x16float(v.z), unpack2x16float(v.w));
@@ -175,54 +194,54 @@ fn add_values(sum: ptr<function, Values>, v: vec4<u32>, p: vec4<f32>) {
     (*sum).b += mat4x4<f32>(p * hi.x, p * hi.y, p * hi.z, p * hi.w);
 }
 
-// The block's weighted values, those of this thread: chunk lid % n_chunk of every stride-th key.
+// The block's weighted values, those of this thread: chunk lid % CHUNKS of every KEYS-th key. Its
+// scores beyond n are 0; loads are batched by four.
 fn sum_block(sum: ptr<function, Values>, kv: u32, first: u32, n: u32, lid: u32) {
-    let n_chunk = args.head_dim / 8;
-    let stride = 256 / n_chunk;
-    let c = lid % n_chunk;
+    let c = lid % CHUNKS;
     let last = first + n - 1;
-    for (var j = lid / n_chunk; j < n; j += 4 * stride) {
-        let j1 = j + stride;
-        let j2 = j1 + stride;
-        let j3 = j2 + stride;
-        let v0 = values[chunk_of(first + j, kv) + c];
+    for (var j = lid / CHUNKS; j < BLOCK; j += 4 * KEYS) {
+        let j1 = min(j + KEYS, BLOCK - 1);
+        let j2 = min(j + 2 * KEYS, BLOCK - 1);
+        let j3 = min(j + 3 * KEYS, BLOCK - 1);
+        let v0 = values[chunk_of(min(first + j, last), kv) + c];
         let v1 = values[chunk_of(min(first + j1, last), kv) + c];
         let v2 = values[chunk_of(min(first + j2, last), kv) + c];
         let v3 = values[chunk_of(min(first + j3, last), kv) + c];
         add_values(sum, v0, score[j]);
-        add_values(sum, v1, select(vec4(0.0), score[min(j1, BLOCK - 1)], j1 < n));
-        add_values(sum, v2, select(vec4(0.0), score[min(j2, BLOCK - 1)], j2 < n));
-        add_values(sum, v3, select(vec4(0.0), score[min(j3, BLOCK - 1)], j3 < n));
+        add_values(sum, v1, select(vec4(0.0), score[j1], j + KEYS < BLOCK));
+        add_values(sum, v2, select(vec4(0.0), score[j2], j + 2 * KEYS < BLOCK));
+        add_values(sum, v3, select(vec4(0.0), score[j3], j + 3 * KEYS < BLOCK));
     }
 }
 
 // Adds up two of the eight values over the threads that share a chunk, and writes them.
 fn write_pair(first: vec4<f32>, second: vec4<f32>, e: u32, head: vec4<u32>, n_head: u32,
               split: u32, lid: u32) {
-    let n_chunk = args.head_dim / 8;
     q[lid] = first;
     q[256 + lid] = second;
     workgroupBarrier();
-    if (lid < 2 * n_chunk) {
-        let c = lid % n_chunk;
-        let half = lid / n_chunk;
+    if (lid < 2 * CHUNKS) {
+        let c = lid % CHUNKS;
+        let half = lid / CHUNKS;
         var sum = vec4(0.0);
-        for (var i = c; i < 256; i += n_chunk) { sum += q[half * 256 + i]; }
-        for (var h = 0u; h < n_head; h++) {
-            out[(split * args.n_head + head[h]) * args.head_dim + 8 * c + e + half] = sum[h];
-        }
+        for (var i = c; i < 256; i += CHUNKS) { sum += q[half * 256 + i]; }
+        let at = split * args.n_head * HEAD_DIM + 8 * c + e + half;
+        out[at + head.x * HEAD_DIM] = sum.x;
+        if (n_head > 1) { out[at + head.y * HEAD_DIM] = sum.y; }
+        if (n_head > 2) { out[at + head.z * HEAD_DIM] = sum.z; }
+        if (n_head > 3) { out[at + head.w * HEAD_DIM] = sum.w; }
     }
     workgroupBarrier();
 }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let n_chunk = args.head_dim / 8;
     let group = args.n_head / args.n_kv;
     let quads = (group + 3) / 4;
     let kv = wid.x / quads;
     let lane = wid.x % quads * 4; // first head of the four, within the group
     let head = kv * group + min(vec4(lane) + vec4(0u, 1u, 2u, 3u), vec4(group - 1));
+    turn = step.pos / args.n_slot * args.n_slot;
     load_q(head, lid);
 
     // The keys of this split: all visible ones but this token's, cut evenly.
@@ -240,11 +259,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         load_kv(kv, lid);
         var s = vec4(0.0);
         var v = vec4(0u);
-        if (lid < n_chunk) { s = store_kv(kv, lid, lane == 0, &v); }
+        if (lid < CHUNKS) { s = store_kv(kv, lid, lane == 0, &v); }
         workgroupBarrier();
         most = workgroup_sum4(s, lid);
         total = vec4(1.0);
-        if (lid < n_chunk) { add_values(&sum, v, vec4(1.0)); }
+        if (lid < CHUNKS) { add_values(&sum, v, vec4(1.0)); }
     }
     for (var k0 = first; k0 < end; k0 += BLOCK) {
         let n = min(BLOCK, end - k0);
@@ -258,10 +277,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             score[lid] = part;
         }
         total = total * shrink + workgroup_sum4(part, lid);
-        for (var i = 0u; i < 4; i++) {
-            sum.a[i] *= shrink;
-            sum.b[i] *= shrink;
-        }
+        sum.a = scaled(sum.a, shrink);
+        sum.b = scaled(sum.b, shrink);
         sum_block(&sum, kv, k0, n, lid);
         workgroupBarrier();
     }

@@ -1,14 +1,15 @@
 // include: reduce4 stream input64 lanes gelu
 // formats: A B
 // decode_ffn: fourth stage of a layer, one token. h = stream (lib/stream), z = rms(h) * w_norm,
-//   act[row0 + r] = gelu(Wgate z)[r] * (Wup z)[r], r < n_row. h goes to h_out.
+//   act[row0 + r] = gelu(Wgate z)[r] * (Wup z)[r], r < n_row, as 16-bit integers in groups of 16
+//   (lib/dot64): elements 3 g, 3 g + 1, 3 g + 2 are high, low, and scale and sum. h goes to h_out.
 //   wA gate [n_row, n_embd], wB up [n_row, n_embd].
 // Grid: any number of workgroups; each norms the stream for itself, then they take blocks of
-// 256 / LANES rows in turn; LANES threads share a row of each matrix. z as 16-bit integers
+// 256 / LANES rows in turn; LANES threads share a row of each matrix; rows come in whole groups of 16. z as 16-bit integers
 // in groups of 16, the rest f32 (lib/input64); n_embd is a multiple of 64.
 // CPU twin: ref_rmsnorm(), ref_matmul(), ref_geglu().
 
-override LANES: u32 = 32;
+override LANES: u32 = 8; // 8 or 16
 
 struct Args {
     n_embd: u32, n_row: u32, row0: u32, eps: f32,
@@ -22,19 +23,23 @@ struct Args {
 @group(0) @binding(4) var<storage, read> wA: array<WA>;
 @group(0) @binding(5) var<storage, read> wB: array<WB>;
 @group(0) @binding(6) var<storage, read_write> h_out: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> act: array<f32>;
+@group(0) @binding(7) var<storage, read_write> act: array<vec4<u32>>;
+
+var<workgroup> values: array<f32, 32>; // of the workgroup's rows
+
+// Values 4 i .. 4 i + 3 of the normed stream; workgroup 0 writes the stream.
+fn normed(wid: u32, i: u32, stream: Stream) -> vec4<f32> {
+    let h = stream_at(i, stream);
+    if (wid == 0) { h_out[i] = h; }
+    return h * stream.norm * vectors[args.w_norm / 4 + i];
+}
 
 // The normed stream, groups [g0, g0 + n), into workgroup memory.
 fn stage(wid: u32, g0: u32, n: u32, stream: Stream, lid: u32) {
     for (var g = lid; g < n; g += 256) {
-        var x: mat4x4<f32>;
-        for (var i = 0u; i < 4; i++) {
-            let at = (g0 + g) * 4 + i;
-            let h = stream_at(at, stream);
-            if (wid == 0) { h_out[at] = h; }
-            x[i] = h * stream.norm * vectors[args.w_norm / 4 + at];
-        }
-        input_put(g, x);
+        let i = (g0 + g) * 4;
+        input_put(g, mat4x4<f32>(normed(wid, i, stream), normed(wid, i + 1, stream),
+                                 normed(wid, i + 2, stream), normed(wid, i + 3, stream)));
     }
     workgroupBarrier();
 }
@@ -47,6 +52,20 @@ fn dot_rows(at: u32, n: u32, lid: u32) -> vec2<f32> {
                     dot64B(at + c, input_get(groups64B(c))));
     }
     return sum;
+}
+
+fn values4(i: u32) -> vec4<f32> {
+    return vec4(values[i], values[i + 1], values[i + 2], values[i + 3]);
+}
+
+// Writes the 16 values at i, which are rows row .. row + 15.
+fn pack(row: u32, i: u32) {
+    if (row >= args.n_row) { return; }
+    let x = input16(mat4x4<f32>(values4(i), values4(i + 4), values4(i + 8), values4(i + 12)));
+    let at = (args.row0 + row) / 16 * 3;
+    act[at] = x.high;
+    act[at + 1] = x.low;
+    act[at + 2] = vec4(bitcast<u32>(x.scale), bitcast<u32>(x.sum), 0, 0);
 }
 
 @compute @workgroup_size(256)
@@ -72,6 +91,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
             }
         }
         sum = lanes_sum(sum, lid) * vec2(args.scale_gate, args.scale_up);
-        if (lid % LANES == 0 && row < args.n_row) { act[args.row0 + row] = gelu(sum.x) * sum.y; }
+        if (lid % LANES == 0) { values[lid / LANES] = gelu(sum.x) * sum.y; }
+        workgroupBarrier();
+        if (lid < rows / 16) { pack(row0 + lid * 16, lid * 16); }
+        workgroupBarrier();
     }
 }

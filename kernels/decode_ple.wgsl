@@ -39,17 +39,19 @@ fn ple_input(p: u32, norm: f32) -> f32 {
     return (projected[args.ple0 + p] * norm * w + token[args.ple0 + p]) * 0.7071067811865476;
 }
 
+// Values 4 i .. 4 i + 3 of the stream; workgroup 0 writes it.
+fn settled(wid: u32, i: u32, stream: Stream) -> vec4<f32> {
+    let h = stream_at(i, stream);
+    if (wid == 0) { h_out[i] = h; }
+    return h;
+}
+
 // The stream, groups [g0, g0 + n), into workgroup memory.
 fn stage(wid: u32, g0: u32, n: u32, stream: Stream, lid: u32) {
     for (var g = lid; g < n; g += 256) {
-        var x: mat4x4<f32>;
-        for (var i = 0u; i < 4; i++) {
-            let at = (g0 + g) * 4 + i;
-            let h = stream_at(at, stream);
-            if (wid == 0) { h_out[at] = h; }
-            x[i] = h;
-        }
-        input_put(g, x);
+        let i = (g0 + g) * 4;
+        input_put(g, mat4x4<f32>(settled(wid, i, stream), settled(wid, i + 1, stream),
+                                 settled(wid, i + 2, stream), settled(wid, i + 3, stream)));
     }
     workgroupBarrier();
 }

@@ -25,17 +25,19 @@ struct Args {
 @group(0) @binding(7) var<storage, read_write> h_out: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> out: array<f32>;
 
+// Values 4 i .. 4 i + 3 of the normed stream; workgroup 0 writes the stream.
+fn normed(wid: u32, i: u32, stream: Stream) -> vec4<f32> {
+    let h = stream_at(i, stream);
+    if (wid == 0) { h_out[i] = h; }
+    return h * stream.norm * vectors[args.w_norm / 4 + i];
+}
+
 // The normed stream, groups [g0, g0 + n), into workgroup memory.
 fn stage(wid: u32, g0: u32, n: u32, stream: Stream, lid: u32) {
     for (var g = lid; g < n; g += 256) {
-        var x: mat4x4<f32>;
-        for (var i = 0u; i < 4; i++) {
-            let at = (g0 + g) * 4 + i;
-            let h = stream_at(at, stream);
-            if (wid == 0) { h_out[at] = h; }
-            x[i] = h * stream.norm * vectors[args.w_norm / 4 + at];
-        }
-        input_put(g, x);
+        let i = (g0 + g) * 4;
+        input_put(g, mat4x4<f32>(normed(wid, i, stream), normed(wid, i + 1, stream),
+                                 normed(wid, i + 2, stream), normed(wid, i + 3, stream)));
     }
     workgroupBarrier();
 }

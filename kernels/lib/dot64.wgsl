@@ -28,21 +28,21 @@ struct Input16 {
     sum: f32,
 }
 
+// q = 256 high + low, low in -128 .. 127.
+fn high_bytes(q: vec4<i32>) -> u32 { return pack4xI8((q + 128) >> vec4<u32>(8u)); }
+fn low_bytes(q: vec4<i32>) -> u32 { return pack4xI8(((q + 128) & vec4<i32>(255)) - 128); }
+
 fn input16(x: mat4x4<f32>) -> Input16 {
     let m = max(max(abs(x[0]), abs(x[1])), max(abs(x[2]), abs(x[3])));
     let scale = max(max(max(m.x, m.y), max(m.z, m.w)), 1e-30) / 32000.0;
-    var r: Input16;
-    var sum = vec4<i32>(0);
-    for (var j = 0u; j < 4u; j++) {
-        let q = vec4<i32>(round(x[j] / scale));
-        let high = (q + 128) >> vec4<u32>(8u);
-        r.high[j] = pack4xI8(high);
-        r.low[j] = pack4xI8(q - high * 256);
-        sum += q;
-    }
-    r.scale = scale;
-    r.sum = f32(sum.x + sum.y + sum.z + sum.w) * scale;
-    return r;
+    let a = vec4<i32>(round(x[0] / scale));
+    let b = vec4<i32>(round(x[1] / scale));
+    let c = vec4<i32>(round(x[2] / scale));
+    let d = vec4<i32>(round(x[3] / scale));
+    let sum = a + b + c + d;
+    let high = vec4<u32>(high_bytes(a), high_bytes(b), high_bytes(c), high_bytes(d));
+    let low = vec4<u32>(low_bytes(a), low_bytes(b), low_bytes(c), low_bytes(d));
+    return Input16(high, low, scale, f32(sum.x + sum.y + sum.z + sum.w) * scale);
 }
 
 fn dot_bytes(a: vec4<u32>, b: vec4<u32>) -> i32 {

@@ -314,6 +314,11 @@ void kernel_run(kernel_steps *s, const kernel_call *call) {
     s->n_call++;
 }
 
+void kernel_hand_over(kernel_steps *s) {
+    flush_args(s);
+    if (!s->error.code) gpu_submit(s->cache->gpu, &s->error);
+}
+
 bool kernel_end(kernel_steps *s, carat_error *err) {
     flush_args(s);
     if (!s->error.code) return true;

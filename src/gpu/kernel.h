@@ -67,6 +67,8 @@ typedef struct kernel_call {
 /* Records a dispatch. After the first failure (kept in the steps) every later call is a no-op;
  * kernel_end() reports it, so that a forward pass can be written one line a dispatch. */
 void kernel_run(kernel_steps *s, const kernel_call *call);
+/* Submits what was recorded so far, so that the device starts while the rest is recorded. */
+void kernel_hand_over(kernel_steps *s);
 /* Writes the arguments that changed: call it before gpu_submit() or gpu_read(). */
 bool kernel_end(kernel_steps *s, carat_error *err);
 uint32_t kernel_calls(const kernel_steps *s); /* dispatches since kernel_begin() */

@@ -30,7 +30,7 @@ struct upload {
 static uint32_t rows_per_tile(const gpu *g, const weight *w) {
     uint64_t most = g->info.max_binding;
     if (most > g->info.max_buffer) most = g->info.max_buffer;
-    uint32_t step = upload_row_step(w->type, w->n_col);
+    uint32_t step = 64 * upload_row_step(w->type, w->n_col); /* kernels take rows in groups */
     uint64_t rows = most / upload_packed_bytes(w->type, (uint64_t)step * w->n_col) * step;
     uint64_t all = (uint64_t)w->n_row * w->n_expert;
     if (rows >= all) return (uint32_t)all;

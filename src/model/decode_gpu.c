@@ -18,6 +18,7 @@
 #define MERGE_FROM  5u /* splits from which a merge of their own is cheaper than one in decode_out */
 #define SPLIT_KEYS  128u  /* keys a split, while there are splits enough */
 #define MAX_GROUPS  1056u /* workgroups that share rows evenly among themselves */
+#define MAX_LANES   128u
 #define WANT_GROUPS 256u  /* workgroups that keep a device busy */
 #define INPUT_REST  6400u /* bytes of workgroup memory beside the input (lib/reduce4, lib/lanes) */
 #define NONE        UINT32_MAX
@@ -39,9 +40,9 @@ typedef struct shape {
 
 /* Few threads a row make the best use of memory, but many are needed to keep the device busy when
  * there are few rows. */
-static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col) {
+static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col, uint32_t most) {
     uint32_t lanes = 8, room = t->gpu->info.max_workgroup_bytes - INPUT_REST;
-    while (lanes < 128 && lanes * 64 < n_col && n_row * lanes / 256 < WANT_GROUPS) lanes *= 2;
+    while (lanes < most && lanes * 64 < n_col && n_row * lanes / 256 < WANT_GROUPS) lanes *= 2;
     uint32_t input = min_u32(room * 2 / 5, n_col + 63) / 64 * 64; /* 2.5 bytes a value */
     if (input < n_col) input = input / 256 * 256;                 /* whole blocks */
     return (shape){{{"LANES", lanes}, {"INPUT", input}}, 256 / lanes};
@@ -56,7 +57,7 @@ static void stream_taken(text_gpu *t, stream *st) {
 static void run_matvec(text_gpu *t, kernel_steps *s, const weight *w, gpu_buffer in,
                        gpu_buffer out) {
     const bool plain = w->n_col % 64 != 0;
-    const shape sh = shape_for(t, w->n_row, w->n_col);
+    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
         const uint32_t groups = div_up(tile->n_row, sh.rows);
@@ -79,7 +80,7 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const layer_weights *w = &t->model->weights.layers[il];
     const weight *k = c->owns_kv ? &w->k : &w->q, *v = c->owns_kv && !c->k_eq_v ? &w->v : k;
     uint32_t n_k = c->owns_kv ? w->k.n_row : 0, n_v = c->owns_kv && !c->k_eq_v ? w->v.n_row : 0;
-    const shape sh = shape_for(t, w->q.n_row + n_k + n_v, w->q.n_col);
+    const shape sh = shape_for(t, w->q.n_row + n_k + n_v, w->q.n_col, MAX_LANES);
     for (uint32_t i = 0; i < w->q.n_tile; i++) {
         bool last = i + 1 == w->q.n_tile; /* k and v go with the last tile of q */
         const weight_tile *q = &w->q.tiles[i];
@@ -125,7 +126,7 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
     uint32_t n_split = split_count(c, pos);
     decode_attn_args args = {.n_head = c->n_head,
                              .n_kv = c->n_kv,
-                             .head_dim = c->head_dim,
+
                              .n_rot = c->n_rot,
                              .window = c->window,
                              .n_slot = kv->n_slot,
@@ -138,6 +139,8 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
     kernel_run(
         s, &(kernel_call){
                .kernel = &kernel_decode_attn,
+               .constants = &(gpu_constant){"HEAD_DIM", c->head_dim},
+               .n_constant = 1,
                .args = &args,
                .views = {whole(t->one.step), whole(t->qkv), whole(t->model->weights.vector_buffer),
                          whole(c->sliding ? t->one.rope_sliding : t->one.rope_global), whole(kv->k),
@@ -156,7 +159,7 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
 
 static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_split) {
     const weight *w = &t->model->weights.layers[il].out;
-    const shape sh = shape_for(t, w->n_row, w->n_col);
+    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
         decode_out_args args = {.n_row = tile->n_row,
@@ -182,7 +185,7 @@ static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_s
  * that needs tiles at all, same format (checked by text_gpu_create). */
 static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const layer_weights *w = &t->model->weights.layers[il];
-    const shape sh = shape_for(t, w->gate.n_row, w->gate.n_col);
+    const shape sh = shape_for(t, w->gate.n_row, w->gate.n_col, 16); /* rows in whole groups */
     for (uint32_t i = 0; i < w->gate.n_tile; i++) {
         const weight_tile *gate = &w->gate.tiles[i], *up = &w->up.tiles[i];
         decode_ffn_args args = {.n_embd = w->gate.n_col,
@@ -208,6 +211,23 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     stream_taken(t, st);
 }
 
+static void run_down(text_gpu *t, kernel_steps *s, const weight *w) {
+    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
+    for (uint32_t i = 0; i < w->n_tile; i++) {
+        const weight_tile *tile = &w->tiles[i];
+        matvec_packed_args args = {
+            .n_row = tile->n_row, .n_col = w->n_col, .out0 = tile->row0, .scale = w->scale};
+        kernel_run(s,
+                   &(kernel_call){.kernel = &kernel_matvec_packed,
+                                  .formats = {w->type},
+                                  .constants = sh.constants,
+                                  .n_constant = 1,
+                                  .args = &args,
+                                  .views = {whole(t->act), whole(tile->buffer), whole(t->ffn_out)},
+                                  .x = div_up(tile->n_row, sh.rows)});
+    }
+}
+
 /* Writes the pending update into the stream, for a stage that reads it plainly. */
 static void run_settle(text_gpu *t, kernel_steps *s, stream *st) {
     settle_args args = {.n_embd = t->model->config.n_embd,
@@ -226,7 +246,7 @@ static void run_settle(text_gpu *t, kernel_steps *s, stream *st) {
 static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const model_config *c = &t->model->config;
     const weight *w = &t->model->weights.layers[il].ple_gate;
-    const shape sh = shape_for(t, w->n_row, w->n_col);
+    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
     decode_ple_args args = {.n_embd = c->n_embd,
                             .n_ple = c->n_ple,
                             .ple0 = il * c->n_ple,
@@ -267,7 +287,7 @@ static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, s
         moe_gpu_ffn(t, s, il, t->x[t->x_at], 1);
     } else {
         run_geglu(t, s, il, st);
-        run_matvec(t, s, &w->down, t->act, t->ffn_out);
+        run_down(t, s, &w->down);
     }
     *st = (stream){t->ffn_out, w->post_ffn_norm.offset, w->scale};
     if (t->model->config.n_ple) {
@@ -281,7 +301,10 @@ static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, s
 void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t pos) {
     const model *m = t->model;
     stream st = {.update = t->attn_out, .w_post = NONE, .scale = 1};
-    for (uint32_t il = first; il < m->config.n_layer; il++) run_layer(t, s, il, pos, &st);
+    for (uint32_t il = first; il < m->config.n_layer; il++) {
+        run_layer(t, s, il, pos, &st);
+        if (il == first + 1 || il == first + 8) kernel_hand_over(s);
+    }
     decode_norm_args norm = {.n_embd = m->config.n_embd,
                              .n_clear = TEXT_GPU_BINS,
                              .eps = m->config.rms_eps,
