@@ -3,26 +3,9 @@
 #ifndef CARAT_TESTS_TALK_H
 #define CARAT_TESTS_TALK_H
 
-#include "base/base.h"
-#include "file/file.h"
-
-/* After carat's headers: it has a macro fail(). */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "on_device.h"
 
 #define NANO "models/nano.gguf"
-
-static const char *device_name = "cpu"; /* what open_talk() opens */
-static uint32_t token_limit;            /* of an answer; 0: none. A GPU in software is slow. */
-static carat_error err;
 
 /* The call succeeds, or the test fails with its message. */
 #define REQUIRE(call)                                                                              \
@@ -60,39 +43,6 @@ static inline void open_talk(talk *t, uint32_t n_ctx) {
     open_talk_with(t, dev, &(carat_engine_desc){.path = NANO}, n_ctx);
 }
 
-static inline void no_such_device(void **state) {
-    (void)state;
-    err = (carat_error){0};
-    carat_device_open(device_name, &err);
-    printf("SKIPPED: the tests on a %s: %s\n", device_name, err.message);
-    skip();
-}
-
-/* Whether device_name can be opened; answers are short when it is a GPU in software. */
-static inline bool have_device(void) {
-    carat_device *dev = carat_device_open(device_name, NULL);
-    token_limit = dev && strstr(carat_device_name(dev), "SwiftShader") ? 2 : 0;
-    carat_device_close(dev);
-    return dev != NULL;
-}
-
-/* Runs the tests with the device `name`, or one that is skipped when it cannot be opened. */
-#define RUN_ON(name, group, tests, setup, teardown)                                                \
-    (device_name = (name),                                                                         \
-     have_device() ? cmocka_run_group_tests_name(group, tests, setup, teardown)                    \
-                   : cmocka_run_group_tests_name(                                                  \
-                         group, ((const struct CMUnitTest[]){cmocka_unit_test(no_such_device)}),   \
-                         NULL, NULL))
-
-/* For tests whose point is a long answer. */
-#define NEEDS_A_FAST_DEVICE()                                                                      \
-    do {                                                                                           \
-        if (token_limit) {                                                                         \
-            printf("skipped on a GPU in software: too slow\n");                                    \
-            skip();                                                                                \
-        }                                                                                          \
-    } while (0)
-
 static inline void close_talk(talk *t) {
     carat_session_free(t->ses);
     carat_engine_close(t->eng);
@@ -103,7 +53,7 @@ static inline void close_talk(talk *t) {
 typedef struct answer {
     buf text, thinking, calls, notices; /* calls and notices: one a line */
     id_list tokens;                     /* with logprobs: those generated, the end token left out */
-    uint32_t n_progress, n_text, n_score;
+    uint32_t n_progress, n_score;
     double score; /* sum of SCORE's */
     float first_logprob;
     carat_finish_reason finish;
@@ -111,48 +61,46 @@ typedef struct answer {
     bool ok; /* false: it failed, and err says why */
 } answer;
 
+static inline void note_line(buf *b, const carat_event *ev) {
+    buf_put(b, ev->text, ev->length);
+    buf_puts(b, "\n");
+}
+
 static inline void note_event(answer *a, const carat_event *ev) {
     switch (ev->kind) {
+    case CARAT_EVENT_PENDING:
+        break;
     case CARAT_EVENT_PROGRESS:
         a->n_progress++;
         break;
     case CARAT_EVENT_TEXT:
-        a->n_text++;
         buf_put(&a->text, ev->text, ev->length);
         break;
     case CARAT_EVENT_THINKING:
         buf_put(&a->thinking, ev->text, ev->length);
         break;
     case CARAT_EVENT_TOOL_CALL:
-        buf_put(&a->calls, ev->text, ev->length);
-        buf_puts(&a->calls, "\n");
+        note_line(&a->calls, ev);
         break;
     case CARAT_EVENT_NOTICE:
-        buf_put(&a->notices, ev->text, ev->length);
-        buf_puts(&a->notices, "\n");
+        note_line(&a->notices, ev);
         break;
     case CARAT_EVENT_SCORE:
-        a->n_score++;
-        a->score += (double)ev->logprob;
+        a->n_score++, a->score += (double)ev->logprob;
         break;
     case CARAT_EVENT_DONE:
         a->finish = ev->finish;
         break;
-    case CARAT_EVENT_PENDING:
-        break;
     }
-    if (ev->token >= 0 && ev->kind != CARAT_EVENT_SCORE) {
-        if (a->tokens.len == 0) a->first_logprob = ev->logprob;
-        ids_put(&a->tokens, ev->token);
-    }
+    if (ev->token < 0 || ev->kind == CARAT_EVENT_SCORE) return;
+    if (a->tokens.len == 0) a->first_logprob = ev->logprob;
+    ids_put(&a->tokens, ev->token);
 }
 
 static inline void start_answer(answer *a) {
     *a = (answer){0};
-    buf_put(&a->text, "", 0); /* so that data is a string */
-    buf_put(&a->thinking, "", 0);
-    buf_put(&a->calls, "", 0);
-    buf_put(&a->notices, "", 0);
+    buf *const all[] = {&a->text, &a->thinking, &a->calls, &a->notices};
+    for (size_t i = 0; i < COUNT(all); i++) buf_puts(all[i], ""); /* so that data is a string */
 }
 
 /* Runs a job to its end, or to an error, and frees it. */

@@ -159,13 +159,11 @@ static void overflow(void **state) {
 static void what_is_dropped(void **state) {
     (void)state;
     NEEDS_A_FAST_DEVICE();
-    static const char conversation[] =
-        "[{\"role\":\"system\",\"content\":\"Answer in uppercase.\"}," USER(
-            "one two three four "
-            "five six") "," MODEL("seven eight") "," USER("nine ten eleven") "," MODEL("twelve") "," USER("What is the capital of Kenya?") "]";
-    static const char kept[] =
-        "[{\"role\":\"system\",\"content\":\"Answer in uppercase.\"}," USER("What is the capital "
-                                                                            "of Kenya?") "]";
+#define UPPER "[{\"role\":\"system\",\"content\":\"Answer in uppercase.\"},"
+#define KENYA USER("What is the capital of Kenya?") "]"
+    static const char conversation[] = UPPER USER("one two three four five six") "," MODEL(
+        "seven eight") "," USER("nine ten eleven") "," MODEL("twelve") "," KENYA;
+    static const char kept[] = UPPER KENYA;
     carat_session *ses = new_session(48), *other = new_session(48);
     answer a = ask_with(ses, (carat_chat_desc){.messages = conversation, .keep_oldest_out = true});
     answer b = ask(other, kept);

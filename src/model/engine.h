@@ -1,6 +1,6 @@
 /* engine: what stands behind the opaque types of carat.h. device.c owns a device, engine.c a model
- * on it, session.c the tokens and KV of one conversation, conversation.c turns messages into ids, and
- * job.c advances what takes long: load (job.c), generate.c, score.c, save.c.
+ * on it, session.c the tokens and KV of one conversation, conversation.c turns messages into ids,
+ * and job.c advances what takes long: load (job.c), generate.c, score.c, save.c.
  *
  * Flow: model/text_cpu.c and model/text_gpu.c before; carat.h after. Private to src/model and its
  * tests. */
