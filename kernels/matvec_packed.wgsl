@@ -1,0 +1,39 @@
+// include: lanes
+// formats: A
+// matvec_packed: matvec for an input that is packed already (decode_ffn).
+//   out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; wA [n_row, n_col], n_col a multiple of 64;
+//   x: 16-bit integers in groups of 16 (lib/dot64), elements 3 g .. 3 g + 2 of group g.
+// Grid: ceil(n_row * LANES / 256); LANES threads share a row. f32 sums. CPU twin: ref_matmul().
+
+override LANES: u32 = 32;
+
+struct Args { n_row: u32, n_col: u32, out0: u32, scale: f32 }
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> wA: array<WA>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+
+// Groups a, a + 1, b, b + 1 of x.
+fn packed_input(a: u32, b: u32) -> Input64 {
+    let p = bitcast<vec4<f32>>(x[3 * a + 2]);
+    let q = bitcast<vec4<f32>>(x[3 * a + 5]);
+    let r = bitcast<vec4<f32>>(x[3 * b + 2]);
+    let s = bitcast<vec4<f32>>(x[3 * b + 5]);
+    return Input64(array(x[3 * a], x[3 * a + 3], x[3 * b], x[3 * b + 3]),
+                   array(x[3 * a + 1], x[3 * a + 4], x[3 * b + 1], x[3 * b + 4]),
+                   vec4(p.x, q.x, r.x, s.x), vec4(p.y, q.y, r.y, s.y));
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let n_chunk = args.n_col / 64;
+    let row = (wid.x * 256 + lid) / LANES;
+    let at = min(row, args.n_row - 1) * n_chunk;
+    var sum = 0.0;
+    for (var c = lid % LANES; c < n_chunk; c += LANES) {
+        let g = groups64A(c);
+        sum += dot64A(at + c, packed_input(g.x, g.y));
+    }
+    sum = lanes_sum(vec2(sum, 0.0), lid).x;
+    if (lid % LANES == 0 && row < args.n_row) { out[args.out0 + row] = sum * args.scale; }
+}
