@@ -47,7 +47,7 @@ fn store4(tok: u32, row: u32, v: vec4<f32>) {
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let tok_in = wid.y * 64 + tile_in_tok(id);
     let row_in = wid.x * 64 + tile_w_row(id);
-    var sum: TileSum;
+    var sum: Tile;
     var a = load_in(tok_in, tile_in_k(id));
     var w = load_w(row_in, tile_w_k(id));
     for (var k = 0u; k < args.n_col; k += TILE_COLS) {
@@ -58,15 +58,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         tile_multiply(id, &sum);
         workgroupBarrier();
     }
-    let made = tile_result(id, &sum);
     let tok = wid.y * 64 + tile_tok(id);
     let row = wid.x * 64 + tile_row(id);
-    store4(tok, row, made.lo[0]);
-    store4(tok, row + 16, made.lo[1]);
-    store4(tok, row + 32, made.lo[2]);
-    store4(tok, row + 48, made.lo[3]);
-    store4(tok + 4, row, made.hi[0]);
-    store4(tok + 4, row + 16, made.hi[1]);
-    store4(tok + 4, row + 32, made.hi[2]);
-    store4(tok + 4, row + 48, made.hi[3]);
+    store4(tok, row, sum.lo[0]);
+    store4(tok, row + 16, sum.lo[1]);
+    store4(tok, row + 32, sum.lo[2]);
+    store4(tok, row + 48, sum.lo[3]);
+    store4(tok + 4, row, sum.hi[0]);
+    store4(tok + 4, row + 16, sum.hi[1]);
+    store4(tok + 4, row + 32, sum.hi[2]);
+    store4(tok + 4, row + 48, sum.hi[3]);
 }

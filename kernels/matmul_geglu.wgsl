@@ -57,7 +57,7 @@ fn store4(tok: u32, row: u32, gate: vec4<f32>, up: vec4<f32>) {
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let tok_in = wid.y * 64 + tile_in_tok(id);
     let row0 = wid.x * 32;
-    var sum: TileSum;
+    var sum: Tile;
     var a = load_in(tok_in, tile_in_k(id));
     var w = load_w(row0, tile_w_row(id), tile_w_k(id));
     for (var k = 0u; k < args.n_col; k += TILE_COLS) {
@@ -68,11 +68,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         tile_multiply(id, &sum);
         workgroupBarrier();
     }
-    let made = tile_result(id, &sum);
     let tok = wid.y * 64 + tile_tok(id);
     let row = row0 + tile_row(id);
-    store4(tok, row, made.lo[0], made.lo[2]);
-    store4(tok, row + 16, made.lo[1], made.lo[3]);
-    store4(tok + 4, row, made.hi[0], made.hi[2]);
-    store4(tok + 4, row + 16, made.hi[1], made.hi[3]);
+    store4(tok, row, sum.lo[0], sum.lo[2]);
+    store4(tok, row + 16, sum.lo[1], sum.lo[3]);
+    store4(tok + 4, row, sum.hi[0], sum.hi[2]);
+    store4(tok + 4, row + 16, sum.hi[1], sum.hi[3]);
 }

@@ -53,7 +53,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let expert = tile.x - args.expert0; // wraps to a huge number below expert0
     if (tile.z == 0 || expert >= args.n_expert) { return; }
     let row_in = wid.x * 64 + tile_w_row(id);
-    var sum: TileSum;
+    var sum: Tile;
     var a = load_in(tile, tile_in_tok(id), tile_in_k(id));
     var w = load_w(expert, row_in, tile_w_k(id));
     for (var k = 0u; k < args.n_col; k += TILE_COLS) {
@@ -64,15 +64,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         tile_multiply(id, &sum);
         workgroupBarrier();
     }
-    let made = tile_result(id, &sum);
     let place = tile_tok(id);
     let row = wid.x * 64 + tile_row(id);
-    store4(tile, place, row, made.lo[0]);
-    store4(tile, place, row + 16, made.lo[1]);
-    store4(tile, place, row + 32, made.lo[2]);
-    store4(tile, place, row + 48, made.lo[3]);
-    store4(tile, place + 4, row, made.hi[0]);
-    store4(tile, place + 4, row + 16, made.hi[1]);
-    store4(tile, place + 4, row + 32, made.hi[2]);
-    store4(tile, place + 4, row + 48, made.hi[3]);
+    store4(tile, place, row, sum.lo[0]);
+    store4(tile, place, row + 16, sum.lo[1]);
+    store4(tile, place, row + 32, sum.lo[2]);
+    store4(tile, place, row + 48, sum.lo[3]);
+    store4(tile, place + 4, row, sum.hi[0]);
+    store4(tile, place + 4, row + 16, sum.hi[1]);
+    store4(tile, place + 4, row + 32, sum.hi[2]);
+    store4(tile, place + 4, row + 48, sum.hi[3]);
 }

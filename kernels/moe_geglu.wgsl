@@ -66,7 +66,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let rows = vec4(row_of(tile, place_in), row_of(tile, place_in + 1),
                     row_of(tile, place_in + 2), row_of(tile, place_in + 3));
     let row0 = wid.x * 32;
-    var sum: TileSum;
+    var sum: Tile;
     var a = load_in(rows, tile_in_k(id));
     var w = load_w(expert, row0, tile_w_row(id), tile_w_k(id));
     for (var k = 0u; k < args.n_col; k += TILE_COLS) {
@@ -77,11 +77,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         tile_multiply(id, &sum);
         workgroupBarrier();
     }
-    let made = tile_result(id, &sum);
     let place = tile_tok(id);
     let row = row0 + tile_row(id);
-    store4(tile, place, row, made.lo[0], made.lo[2]);
-    store4(tile, place, row + 16, made.lo[1], made.lo[3]);
-    store4(tile, place + 4, row, made.hi[0], made.hi[2]);
-    store4(tile, place + 4, row + 16, made.hi[1], made.hi[3]);
+    store4(tile, place, row, sum.lo[0], sum.lo[2]);
+    store4(tile, place, row + 16, sum.lo[1], sum.lo[3]);
+    store4(tile, place + 4, row, sum.hi[0], sum.hi[2]);
+    store4(tile, place + 4, row + 16, sum.hi[1], sum.hi[3]);
 }

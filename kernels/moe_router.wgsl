@@ -2,7 +2,6 @@
 // formats: A
 // moe_router: logits[t, e] = scale * Wrouter[e] . (rms(y[t]) * w_router), t < n_tok, e < n_expert.
 //   y [n_tok, n_embd], wA [n_expert, n_embd], logits [n_tok, n_expert].
-// Not by matmul, whose f16 variant could swap experts that are nearly equal.
 // Grid: x = ceil(n_expert / 8), y = ceil(n_tok / 4); 256 threads, 32 of them an expert, for four
 // tokens at once. f32. CPU twin: ref_rmsnorm(), ref_matmul().
 

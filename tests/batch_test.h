@@ -30,11 +30,6 @@ static inline void *fetch(kt_output out) {
     return data;
 }
 
-/* The bound for a tiled matmul: matrix units take f16 factors. */
-static inline double tile_bound(void) {
-    return kernel_pick(&kernel_matmul, &kt.gpu->info) == kernel_matmul.f16 ? KT_F16 : KT_F32;
-}
-
 /* A random matrix, on the host and in tiles of rows_a_tile rows. */
 static inline weight *matrix(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t rows_a_tile) {
     const uint64_t n = (uint64_t)n_row * n_col;

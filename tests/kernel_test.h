@@ -86,7 +86,7 @@ static inline int kt_teardown(void **state) {
 }
 
 /* Walks through the variants of k that the device can run: the baseline first (last = NULL), then
- * the subgroup and the f16 variant; NULL at the end. */
+ * the subgroup variant; NULL at the end. */
 static inline const kernel *kt_next(const kernel *k, const kernel *last) {
     const gpu_info *info = &kt.gpu->info;
     uint32_t i = 0;
@@ -94,12 +94,11 @@ static inline const kernel *kt_next(const kernel *k, const kernel *last) {
     if (!last) {
         assert_true(i < COUNT(kt.plain));
         kt.plain[i] = *k;
-        kt.plain[i].subgroup = kt.plain[i].f16 = NULL;
+        kt.plain[i].subgroup = NULL;
         if (i == kt.n_plain) kt.n_plain++;
         return &kt.plain[i];
     }
     if (last == &kt.plain[i] && k->subgroup && kernel_runs(k->subgroup, info)) return k->subgroup;
-    if (last != k->f16 && k->f16 && kernel_runs(k->f16, info)) return k->f16;
     return NULL;
 }
 

@@ -188,7 +188,7 @@ static void row_geglu(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n_
                                  kt_in(x, (size_t)n_tok * n_col * 4), weights, weights, out.view},
                        .x = div_up(n_row, 32),
                        .y = p.n_tile});
-    kt_compare("moe_geglu", fetch(out), want, n, tile_bound());
+    kt_compare("moe_geglu", fetch(out), want, n, KT_F32);
     kt_reset();
 }
 
@@ -225,7 +225,7 @@ static void row_down(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n_c
                                     out.view},
                           .x = div_up(n_row, 64),
                           .y = p.n_tile});
-    kt_compare("moe_down", fetch(out), want, n, tile_bound());
+    kt_compare("moe_down", fetch(out), want, n, KT_F32);
     kt_reset();
 }
 
@@ -523,7 +523,7 @@ static void one_moe(moe_case c) {
              c.n_used);
     float *got = kt_take(n, 4);
     read_back(t.ffn_out, got, n * 4);
-    kt_compare(what, got, want, n, tile_bound());
+    kt_compare(what, got, want, n, KT_F32);
     moe_gpu_free(&t);
     assert_null(t.moe);
     kt_reset();

@@ -14,7 +14,7 @@ static void one_matmul(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n
     begin();
     op_matmul(kt.steps, w, n_row, in, out.view, n_tok);
     end();
-    kt_compare("matmul", fetch(out), want, (size_t)n_tok * n_row, tile_bound());
+    kt_compare("matmul", fetch(out), want, (size_t)n_tok * n_row, KT_F32);
     kt_reset();
 }
 
@@ -46,7 +46,7 @@ static void one_geglu(uint32_t type_a, uint32_t type_b, uint32_t n_tok, uint32_t
     begin();
     op_matmul_geglu(kt.steps, gate, up, in, out.view, n_tok);
     end();
-    kt_compare("matmul_geglu", fetch(out), a, n, tile_bound());
+    kt_compare("matmul_geglu", fetch(out), a, n, KT_F32);
     kt_reset();
 }
 

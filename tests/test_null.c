@@ -317,16 +317,13 @@ static void test_steps_failures(void **state) {
 static void test_variants(void **state) {
     (void)state;
     static const kernel subgroup = {.name = "k.subgroup", .enables = "enable subgroups;\n"};
-    static const kernel f16 = {.name = "k.f16", .enables = "enable f16;\nenable subgroups;\n"};
-    static const kernel k = {.name = "k", .enables = "", .subgroup = &subgroup, .f16 = &f16};
+    static const kernel k = {.name = "k", .enables = "", .subgroup = &subgroup};
     gpu_info info = {0};
     assert_ptr_equal(kernel_pick(&k, &info), &k);
     info = (gpu_info){.subgroups = true, .subgroup_min = 4, .subgroup_max = 4};
     assert_ptr_equal(kernel_pick(&k, &info), &k);
     info.subgroup_max = 32;
     assert_ptr_equal(kernel_pick(&k, &info), &subgroup);
-    info.shader_f16 = true;
-    assert_ptr_equal(kernel_pick(&k, &info), &f16);
     info.subgroups = false;
     assert_ptr_equal(kernel_pick(&k, &info), &k);
 }

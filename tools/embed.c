@@ -3,9 +3,9 @@
  *     embed KERNEL_DIR OUT.h OUT.c
  *
  * For every kernels/NAME.wgsl: its minified source, its bindings, a C mirror of its `struct Args`
- * and a `kernel` (src/gpu/kernel.h). NAME.subgroup.wgsl and NAME.f16.wgsl are variants of NAME and
- * must agree with it on Args and bindings. A kernel without such a variant of its own gets one when
- * a library that it includes has one (lib/reduce.wgsl, lib/reduce.subgroup.wgsl).
+ * and a `kernel` (src/gpu/kernel.h). NAME.subgroup.wgsl is a variant of NAME for adapters with
+ * subgroups and must agree with it on Args and bindings. A kernel without a variant of its own gets
+ * one when a library that it includes has one (lib/reduce.wgsl, lib/reduce.subgroup.wgsl).
  *
  * Directives, as comments: `// include: reduce step`, `// formats: A B`. Lines that begin with
  * `enable` or `requires` are taken out, because they must come before everything else.
@@ -40,7 +40,7 @@ typedef struct file {
     char path[512];
     char name[NAME_SIZE];    /* "matvec", "reduce.subgroup" */
     char base[NAME_SIZE];    /* "matvec", "reduce" */
-    char variant[NAME_SIZE]; /* "", "subgroup", "f16" */
+    char variant[NAME_SIZE]; /* "" or "subgroup" */
     char *code;              /* comments blanked, line breaks kept */
     text enables, source;    /* what goes into the C file */
     char includes[MAX_INCLUDES][NAME_SIZE];
@@ -261,7 +261,7 @@ static void read_file(const char *dir, const char *entry, bool library, file *f)
     f->code = read_whole(f->path);
     blank_comments(f);
     minify(f);
-    if (f->variant[0] && strcmp(f->variant, "subgroup") != 0 && strcmp(f->variant, "f16") != 0)
+    if (f->variant[0] && strcmp(f->variant, "subgroup") != 0)
         die(f, f->code, "no such variant: %s", f->variant);
     if (library) return;
     read_args(f);
@@ -319,7 +319,8 @@ static void check_same(const file *f, const file *base) {
 }
 
 /* Kernels that differ from their base only in the libraries they take. */
-static void add_library_variants(const char *variant) {
+static void add_library_variants(void) {
+    const char *variant = "subgroup";
     int n = n_kernel;
     for (int i = 0; i < n; i++) {
         file *f = &kernels[i];
@@ -443,8 +444,6 @@ static void write_kernel(FILE *out, const file *f) {
     fprintf(out, "},\n    .args_bytes = %d,\n", args_bytes(f));
     if (!f->variant[0] && find(kernels, n_kernel, f->base, "subgroup"))
         fprintf(out, "    .subgroup = &kernel_%s_subgroup,\n", f->base);
-    if (!f->variant[0] && find(kernels, n_kernel, f->base, "f16"))
-        fprintf(out, "    .f16 = &kernel_%s_f16,\n", f->base);
     fputs("};\n", out);
 }
 
@@ -488,8 +487,7 @@ int main(int argc, char **argv) {
                 kernels[i].base);
         check_same(&kernels[i], base);
     }
-    add_library_variants("subgroup");
-    add_library_variants("f16");
+    add_library_variants();
     write_to(argv[2], write_header);
     write_to(argv[3], write_source);
     return 0;

@@ -42,9 +42,8 @@ struct Tile {
     lo: mat4x4<f32>, // column r: tokens 8 ty .. 8 ty + 3 of row tx + 16 r
     hi: mat4x4<f32>, // the next four tokens
 }
-alias TileSum = Tile;
 
-fn tile_multiply(id: u32, sum: ptr<function, TileSum>) {
+fn tile_multiply(id: u32, sum: ptr<function, Tile>) {
     let tx = id & 15;
     let ty2 = (id >> 4) * 2;
     for (var k4 = 0u; k4 < TILE_COLS / 4; k4++) {
@@ -63,5 +62,3 @@ fn tile_multiply(id: u32, sum: ptr<function, TileSum>) {
         (*sum).hi += outer(in_tile[q + 48], b[3]);
     }
 }
-
-fn tile_result(id: u32, sum: ptr<function, TileSum>) -> Tile { return *sum; }

@@ -64,10 +64,6 @@ typedef struct feature {
 
 static const feature features[] = {
     {WGPUFeatureName_Subgroups, 0x11, offsetof(gpu_info, subgroups)},
-    {WGPUFeatureName_ShaderF16, 0x0a, offsetof(gpu_info, shader_f16)},
-    {WGPUFeatureName_TimestampQuery, 0x03, offsetof(gpu_info, timestamps)},
-    {WGPUFeatureName_ChromiumExperimentalSubgroupMatrix, 0x50037,
-     offsetof(gpu_info, subgroup_matrix)},
 };
 
 static WGPUFeatureName feature_id(const dawn *d, const feature *f) {
@@ -203,28 +199,42 @@ static void fill_info(dawn *d, const WGPULimits *most) {
     info->max_workgroup_bytes = most->maxComputeWorkgroupStorageSize;
     info->max_invocations = most->maxComputeInvocationsPerWorkgroup;
     info->max_groups = most->maxComputeWorkgroupsPerDimension;
-    /* As kernels/lib/tile.f16.wgsl needs it. */
-    if (info->subgroup_min != 32 || info->subgroup_max != 32 || info->max_workgroup_bytes < 32768)
-        info->subgroup_matrix = false;
 }
 
 /* WGPUInstanceDescriptor as it was in 2025. */
 typedef struct instance_2025 {
-    WGPUChainedStruct *next, *capabilities_next;
+    void *next;
+    WGPUChainedStruct *capabilities_next;
     WGPUBool timed_wait_any;
     size_t timed_wait_any_most;
 } instance_2025;
 
+/* dawn::native::DawnInstanceDescriptor of 2025: a C++ struct, so its first own member is in the
+ * padding of the base class. */
+typedef struct dawn_instance_2025 {
+    WGPUChainedStruct *next;
+    WGPUSType type;
+    uint32_t n_path;
+    const char *const *paths;
+    void *platform;
+    uint32_t validation; /* 2: none */
+    bool capture;
+    WGPULoggingCallbackInfo logging;
+} dawn_instance_2025;
+
+static void drop_log(WGPULoggingType type, WGPUStringView message, void *user, void *unused) {
+    (void)type, (void)message, (void)user, (void)unused;
+}
+
+/* Without drop_log, Dawn writes to stderr what it dislikes about the drivers that it finds. */
 static bool open_instance(dawn *d, carat_error *err) {
     static const WGPUInstanceFeatureName wanted[] = {WGPUInstanceFeatureName_TimedWaitAny};
-    static const char *const unsafe[] = {"allow_unsafe_apis"}; /* for the subgroup matrix */
-    WGPUDawnTogglesDescriptor toggles = {.chain = {.sType = WGPUSType_DawnTogglesDescriptor},
-                                         .enabledToggleCount = COUNT(unsafe),
-                                         .enabledToggles = unsafe};
-    WGPUInstanceDescriptor now = {.nextInChain = &toggles.chain,
-                                  .requiredFeatureCount = COUNT(wanted),
+    WGPUInstanceDescriptor now = {.requiredFeatureCount = COUNT(wanted),
                                   .requiredFeatures = wanted};
-    instance_2025 old = {.next = &toggles.chain, .timed_wait_any = true, .timed_wait_any_most = 8};
+    dawn_instance_2025 quiet = {.type = WGPUSType_DawnInstanceDescriptor,
+                                .validation = 2,
+                                .logging = {.callback = drop_log}};
+    instance_2025 old = {.next = &quiet, .timed_wait_any = true, .timed_wait_any_most = 8};
     d->instance = d->wgpu.CreateInstance(d->dawn_2025 ? (const void *)&old : (const void *)&now);
     return d->instance || fail(err, CARAT_E_DEVICE, "gpu: Dawn could not start");
 }

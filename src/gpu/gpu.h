@@ -27,8 +27,7 @@ typedef struct gpu_info {
     char name[128];   /* "NVIDIA H200" */
     char backend[32]; /* "Vulkan" */
     bool software;    /* a CPU pretends to be the device */
-    bool subgroups, shader_f16, timestamps;
-    bool subgroup_matrix; /* matrix units, f16 factors, for subgroups of 32 */
+    bool subgroups;
     uint32_t subgroup_min, subgroup_max;
     uint64_t max_buffer;          /* bytes of one buffer */
     uint64_t max_binding;         /* bytes of one storage binding */

@@ -354,7 +354,6 @@ gpu *gpu_null_open(const gpu_null_desc *desc, carat_error *err) {
         .name = "null",
         .backend = "none",
         .subgroups = d->desc.subgroups,
-        .shader_f16 = d->desc.shader_f16,
         .subgroup_min = d->desc.subgroups ? 32 : 0,
         .subgroup_max = d->desc.subgroups ? 32 : 0,
         .max_buffer = d->desc.max_buffer ? d->desc.max_buffer : 256u << 20,

@@ -17,7 +17,7 @@ typedef struct gpu_null_desc {
     uint32_t fail_read;                             /* which gpu_read() cannot be started; none */
     uint32_t lose_at; /* the submit (a read submits, too) at which the device is lost; never */
     uint32_t delay;   /* polls and waits before a submit's work is done; done at once */
-    bool subgroups, shader_f16;
+    bool subgroups;
 } gpu_null_desc;
 
 typedef struct gpu_null_counts {

@@ -17,19 +17,10 @@
 /* ---- source -------------------------------------------------------------------------------- */
 
 bool kernel_runs(const kernel *k, const gpu_info *info) {
-    const struct {
-        const char *name;
-        bool have;
-    } known[] = {{"enable f16;", info->shader_f16},
-                 {"enable subgroups;", info->subgroups},
-                 {"enable chromium_experimental_subgroup_matrix;", info->subgroup_matrix}};
-    for (size_t i = 0; i < COUNT(known); i++)
-        if (!known[i].have && strstr(k->enables, known[i].name)) return false;
-    return true;
+    return info->subgroups || !strstr(k->enables, "enable subgroups;");
 }
 
 const kernel *kernel_pick(const kernel *k, const gpu_info *info) {
-    if (k->f16 && kernel_runs(k->f16, info)) return k->f16;
     bool wide = info->subgroup_max >= 16; /* narrower ones lose against workgroup memory */
     if (k->subgroup && wide && kernel_runs(k->subgroup, info)) return k->subgroup;
     return k;

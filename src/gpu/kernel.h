@@ -19,7 +19,6 @@ typedef struct kernel {
     uint8_t bindings[GPU_MAX_BINDINGS]; /* gpu_binding_kind */
     uint32_t args_bytes;                /* sizeof its Args struct, a multiple of 16 */
     const struct kernel *subgroup;      /* variant for adapters with subgroups, or NULL */
-    const struct kernel *f16;           /* variant for adapters with shader-f16, or NULL */
 } kernel;
 
 /* One kernels/lib file, e.g. "Q4_K"; the table of build/gen/kernels.c ends with a NULL name. */
@@ -30,7 +29,7 @@ extern const kernel_lib kernel_lib_table[];
 
 /* Whether the device has the features that this very file asks for. */
 bool kernel_runs(const kernel *k, const gpu_info *info);
-/* The variant that this device runs: f16, else subgroup, else the kernel itself. */
+/* The variant that this device runs: subgroup, else the kernel itself. */
 const kernel *kernel_pick(const kernel *k, const gpu_info *info);
 /* The whole WGSL of a kernel for these formats (quant_type of A, B, C), appended to out. subgroup:
  * the narrowest subgroup of the adapter, which the source sees as SUBGROUP; 0: it has none. */
