@@ -42,58 +42,62 @@ var<workgroup> score: array<vec4<f32>, 128>; // [BLOCK], four heads
 
 // Four heads' raw q at dimension i; lanes beyond the group repeat its last head.
 fn raw_q(head: vec4<u32>, i: u32) -> vec4<f32> {
-    let d = HEAD_DIM;
-    return vec4(qkv[head.x * d + i], qkv[head.y * d + i], qkv[head.z * d + i], qkv[head.w * d + i]);
+    let at = head * HEAD_DIM + i;
+    return vec4(qkv[at.x], qkv[at.y], qkv[at.z], qkv[at.w]);
+}
+
+// Raw k and v at dimension i.
+fn raw_kv(kv: u32, i: u32) -> vec2<f32> {
+    let k = qkv[(args.n_head + kv) * HEAD_DIM + i];
+    if (args.k_eq_v != 0) { return vec2(k); }
+    return vec2(k, qkv[(args.n_head + args.n_kv + kv) * HEAD_DIM + i]);
 }
 
 fn q_slot(i: u32) -> u32 { return i % 8 * 64 + i / 8; }
 
-fn load_q(head: vec4<u32>, lid: u32) {
-    let d = HEAD_DIM;
-    var squares = vec4(0.0);
-    for (var i = lid; i < d; i += 256) {
+fn rotated(a: vec4<f32>, b: vec4<f32>, i: u32) -> mat2x4<f32> {
+    if (i >= args.n_rot) { return mat2x4<f32>(a, b); }
+    let r = rope[i];
+    return mat2x4<f32>(a * r.x - b * r.y, b * r.x + a * r.y);
+}
+
+// q, normed and rotated, into q. With own also this token's k (normed, rotated) and v (normed) into
+// reduce4_memory: entry i holds (k, v) of dimension i and of i + HEAD_DIM / 2.
+fn load_qkv(head: vec4<u32>, kv: u32, own: bool, lid: u32) {
+    var q2 = vec4(0.0);
+    var kv2 = vec2(0.0);
+    for (var i = lid; i < HEAD_DIM; i += 256) {
         let x = raw_q(head, i);
-        squares += x * x;
+        q2 += x * x;
+        if (own) {
+            let y = raw_kv(kv, i);
+            kv2 += y * y;
+        }
     }
-    let norm = inverseSqrt(workgroup_sum4(squares, lid) / f32(d) + args.eps);
-    for (var i = lid; i < d / 2; i += 256) {
-        let a = raw_q(head, i) * norm * vectors[args.w_q + i];
-        let b = raw_q(head, i + d / 2) * norm * vectors[args.w_q + i + d / 2];
-        var r = vec2(1.0, 0.0);
-        if (i < args.n_rot) { r = rope[i]; }
-        q[q_slot(i)] = a * r.x - b * r.y;
-        q[q_slot(i + d / 2)] = b * r.x + a * r.y;
+    let q_norm = inverseSqrt(workgroup_sum4(q2, lid) / f32(HEAD_DIM) + args.eps);
+    var kv_norm = vec4(0.0);
+    if (own) {
+        let sum = workgroup_sum4(vec4(kv2, 0.0, 0.0), lid);
+        kv_norm = inverseSqrt(sum / f32(HEAD_DIM) + args.eps);
     }
-    workgroupBarrier();
-}
-
-// This token's k (normed, rotated) and v (normed) of a kv head, in reduce4_memory: entry i holds
-// (k, v) of dimension i and of i + HEAD_DIM / 2.
-fn load_kv(kv: u32, lid: u32) {
-    let d = HEAD_DIM;
-    let k0 = (args.n_head + kv) * d;
-    var v0 = k0;
-    if (args.k_eq_v == 0) { v0 += args.n_kv * d; }
-    var squares = vec4(0.0);
-    for (var i = lid; i < d; i += 256) {
-        let k = qkv[k0 + i];
-        let v = qkv[v0 + i];
-        squares += vec4(k * k, v * v, 0.0, 0.0);
-    }
-    let norm = inverseSqrt(workgroup_sum4(squares, lid) / f32(d) + args.eps);
-    for (var i = lid; i < d / 2; i += 256) {
-        let j = i + d / 2;
-        let a = qkv[k0 + i] * norm.x * vectors[args.w_k + i];
-        let b = qkv[k0 + j] * norm.x * vectors[args.w_k + j];
-        var r = vec2(1.0, 0.0);
-        if (i < args.n_rot) { r = rope[i]; }
-        reduce4_memory[i] = vec4(a * r.x - b * r.y, qkv[v0 + i] * norm.y,
-                                 b * r.x + a * r.y, qkv[v0 + j] * norm.y);
+    for (var i = lid; i < HEAD_DIM / 2; i += 256) {
+        let j = i + HEAD_DIM / 2;
+        let x = rotated(raw_q(head, i) * q_norm * vectors[args.w_q + i],
+                        raw_q(head, j) * q_norm * vectors[args.w_q + j], i);
+        q[q_slot(i)] = x[0];
+        q[q_slot(j)] = x[1];
+        if (own) {
+            let a = raw_kv(kv, i) * kv_norm.xy;
+            let b = raw_kv(kv, j) * kv_norm.xy;
+            let k = rotated(vec4(a.x * vectors[args.w_k + i]),
+                            vec4(b.x * vectors[args.w_k + j]), i);
+            reduce4_memory[i] = vec4(k[0].x, a.y, k[1].x, b.y);
+        }
     }
     workgroupBarrier();
 }
 
-// (k, v) of dimension i of what load_kv() left.
+// (k, v) of dimension i of what load_qkv() left.
 fn loaded_kv(i: u32) -> vec2<f32> {
     let half = HEAD_DIM / 2;
     let both = reduce4_memory[i % half];
@@ -242,8 +246,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let lane = wid.x % quads * 4; // first head of the four, within the group
     let head = kv * group + min(vec4(lane) + vec4(0u, 1u, 2u, 3u), vec4(group - 1));
     turn = step.pos / args.n_slot * args.n_slot;
-    load_q(head, lid);
-
     // The keys of this split: all visible ones but this token's, cut evenly.
     var low = 0u;
     if (args.window > 0 && step.pos + 1 > args.window) { low = step.pos + 1 - args.window; }
@@ -251,12 +253,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let per = (high - low + args.n_split - 1) / args.n_split;
     let first = min(low + wid.y * per, high);
     let end = min(first + per, high);
+    let own = args.owner != 0 && wid.y == args.n_split - 1;
+    load_qkv(head, kv, own, lid);
 
     var most = vec4(FAR);
     var total = vec4(0.0);
     var sum = Values();
-    if (args.owner != 0 && wid.y == args.n_split - 1) {
-        load_kv(kv, lid);
+    if (own) {
         var s = vec4(0.0);
         var v = vec4(0u);
         if (lid < CHUNKS) { s = store_kv(kv, lid, lane == 0, &v); }

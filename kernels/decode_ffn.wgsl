@@ -27,21 +27,13 @@ struct Args {
 
 var<workgroup> values: array<f32, 32>; // of the workgroup's rows
 
-// Values 4 i .. 4 i + 3 of the normed stream; workgroup 0 writes the stream.
-fn normed(wid: u32, i: u32, stream: Stream) -> vec4<f32> {
-    let h = stream_at(i, stream);
-    if (wid == 0) { h_out[i] = h; }
-    return h * stream.norm * vectors[args.w_norm / 4 + i];
-}
+var<private> first_group: bool;
 
-// The normed stream, groups [g0, g0 + n), into workgroup memory.
-fn stage(wid: u32, g0: u32, n: u32, stream: Stream, lid: u32) {
-    for (var g = lid; g < n; g += 256) {
-        let i = (g0 + g) * 4;
-        input_put(g, mat4x4<f32>(normed(wid, i, stream), normed(wid, i + 1, stream),
-                                 normed(wid, i + 2, stream), normed(wid, i + 3, stream)));
-    }
-    workgroupBarrier();
+// Values 4 i .. 4 i + 3 of the normed stream; the first workgroup writes the stream.
+fn input_value(i: u32) -> vec4<f32> {
+    let h = stream_at(i);
+    if (first_group) { h_out[i] = h; }
+    return h * stream.norm * vectors[args.w_norm / 4 + i];
 }
 
 // This thread's part of a gate and an up row, from chunk `at` on, times the n chunks staged.
@@ -71,11 +63,12 @@ fn pack(row: u32, i: u32) {
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
         @builtin(local_invocation_index) lid: u32) {
-    let stream = stream_open(lid);
+    stream_open(lid);
+    first_group = wid.x == 0;
     let n_chunk = args.n_embd / 64;
     let rows = 256 / LANES;
     let whole = n_chunk <= INPUT_CHUNKS; // the input stays for all rows
-    if (whole) { stage(wid.x, 0, n_chunk * 4, stream, lid); }
+    if (whole) { input_stage(0, n_chunk, lid); }
     for (var row0 = wid.x * rows; row0 < args.n_row; row0 += n_wg.x * rows) {
         let row = row0 + lid / LANES;
         let at = min(row, args.n_row - 1) * n_chunk;
@@ -85,7 +78,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
         } else {
             for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
                 let n = min(INPUT_CHUNKS, n_chunk - c0);
-                stage(wid.x, c0 * 4, n * 4, stream, lid);
+                input_stage(c0, n, lid);
                 sum += dot_rows(at + c0, n, lid);
                 workgroupBarrier();
             }

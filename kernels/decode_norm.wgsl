@@ -14,8 +14,8 @@ struct Args { n_embd: u32, n_clear: u32, eps: f32, scale: f32, w_post: u32, w_no
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) lid: u32) {
     for (var i = lid; i < args.n_clear; i += 256) { histogram[i] = 0; }
-    let s = stream_open(lid);
+    stream_open(lid);
     for (var i = lid; i < args.n_embd / 4; i += 256) {
-        out[i] = stream_at(i, s) * s.norm * vectors[args.w_norm / 4 + i];
+        out[i] = stream_at(i) * stream.norm * vectors[args.w_norm / 4 + i];
     }
 }

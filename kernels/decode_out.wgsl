@@ -22,24 +22,21 @@ struct Args {
 @group(0) @binding(3) var<storage, read> wA: array<WA>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-fn merged(g: u32) -> mat4x4<f32> { // values 16 g .. 16 g + 15 of o
-    if (args.n_split == 0) {
-        return mat4x4<f32>(attn[g * 4], attn[g * 4 + 1], attn[g * 4 + 2], attn[g * 4 + 3]);
-    }
+fn input_value(i: u32) -> vec4<f32> { // values 4 i .. 4 i + 3 of o
+    if (args.n_split == 0) { return attn[i]; }
     let n_head = args.n_col / args.head_dim;
-    let head = g * 16 / args.head_dim;
+    let head = i * 4 / args.head_dim;
     var most = -1e30;
     for (var s = 0u; s < args.n_split; s++) { most = max(most, stat[s * n_head + head].x); }
-    var sum = mat4x4<f32>();
+    var sum = vec4(0.0);
     var total = 0.0;
     for (var s = 0u; s < args.n_split; s++) {
         let split = stat[s * n_head + head];
         let f = exp(split.x - most);
-        let at = s * (args.n_col / 4) + g * 4;
-        sum += mat4x4<f32>(attn[at], attn[at + 1], attn[at + 2], attn[at + 3]) * f;
+        sum += attn[s * (args.n_col / 4) + i] * f;
         total += split.y * f;
     }
-    return sum * (1.0 / total);
+    return sum / total;
 }
 
 @compute @workgroup_size(256)
@@ -50,8 +47,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var sum = 0.0;
     for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
         let n = min(INPUT_CHUNKS, n_chunk - c0);
-        for (var g = lid; g < n * 4; g += 256) { input_put(g, merged(c0 * 4 + g)); }
-        workgroupBarrier();
+        input_stage(c0, n, lid);
         for (var c = lid % LANES; c < n; c += LANES) {
             sum += dot64A(at + c0 + c, input_get(groups64A(c)));
         }

@@ -39,26 +39,19 @@ fn ple_input(p: u32, norm: f32) -> f32 {
     return (projected[args.ple0 + p] * norm * w + token[args.ple0 + p]) * 0.7071067811865476;
 }
 
-// Values 4 i .. 4 i + 3 of the stream; workgroup 0 writes it.
-fn settled(wid: u32, i: u32, stream: Stream) -> vec4<f32> {
-    let h = stream_at(i, stream);
-    if (wid == 0) { h_out[i] = h; }
-    return h;
-}
+var<private> first_group: bool;
 
-// The stream, groups [g0, g0 + n), into workgroup memory.
-fn stage(wid: u32, g0: u32, n: u32, stream: Stream, lid: u32) {
-    for (var g = lid; g < n; g += 256) {
-        let i = (g0 + g) * 4;
-        input_put(g, mat4x4<f32>(settled(wid, i, stream), settled(wid, i + 1, stream),
-                                 settled(wid, i + 2, stream), settled(wid, i + 3, stream)));
-    }
-    workgroupBarrier();
+// Values 4 i .. 4 i + 3 of the stream; the first workgroup writes it.
+fn input_value(i: u32) -> vec4<f32> {
+    let h = stream_at(i);
+    if (first_group) { h_out[i] = h; }
+    return h;
 }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let stream = stream_open(lid);
+    stream_open(lid);
+    first_group = wid.x == 0;
     let norm = ple_norm(lid);
     let n_chunk = args.n_embd / 64;
     let row = (wid.x * 256 + lid) / LANES;
@@ -66,7 +59,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var sum = 0.0;
     for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
         let n = min(INPUT_CHUNKS, n_chunk - c0);
-        stage(wid.x, c0 * 4, n * 4, stream, lid);
+        input_stage(c0, n, lid);
         for (var c = lid % LANES; c < n; c += LANES) {
             sum += dot64A(at + c0 + c, input_get(groups64A(c)));
         }

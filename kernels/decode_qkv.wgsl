@@ -25,33 +25,26 @@ struct Args {
 @group(0) @binding(7) var<storage, read_write> h_out: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> out: array<f32>;
 
-// Values 4 i .. 4 i + 3 of the normed stream; workgroup 0 writes the stream.
-fn normed(wid: u32, i: u32, stream: Stream) -> vec4<f32> {
-    let h = stream_at(i, stream);
-    if (wid == 0) { h_out[i] = h; }
-    return h * stream.norm * vectors[args.w_norm / 4 + i];
-}
+var<private> first_group: bool;
 
-// The normed stream, groups [g0, g0 + n), into workgroup memory.
-fn stage(wid: u32, g0: u32, n: u32, stream: Stream, lid: u32) {
-    for (var g = lid; g < n; g += 256) {
-        let i = (g0 + g) * 4;
-        input_put(g, mat4x4<f32>(normed(wid, i, stream), normed(wid, i + 1, stream),
-                                 normed(wid, i + 2, stream), normed(wid, i + 3, stream)));
-    }
-    workgroupBarrier();
+// Values 4 i .. 4 i + 3 of the normed stream; the first workgroup writes the stream.
+fn input_value(i: u32) -> vec4<f32> {
+    let h = stream_at(i);
+    if (first_group) { h_out[i] = h; }
+    return h * stream.norm * vectors[args.w_norm / 4 + i];
 }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    let stream = stream_open(lid);
+    stream_open(lid);
+    first_group = wid.x == 0;
     let n_chunk = args.n_embd / 64;
     let first = wid.x * 256 / LANES; // row of the workgroup: which matrix is uniform
     let row = first + lid / LANES;
     var sum = 0.0;
     for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
         let n = min(INPUT_CHUNKS, n_chunk - c0);
-        stage(wid.x, c0 * 4, n * 4, stream, lid);
+        input_stage(c0, n, lid);
         if (first < args.n_q) {
             let at = row * n_chunk + c0;
             for (var c = lid % LANES; c < n; c += LANES) {

@@ -14,14 +14,7 @@ struct Args { n_row: u32, n_col: u32, out0: u32, scale: f32 }
 @group(0) @binding(2) var<storage, read> wA: array<WA>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
-// Chunks [c0, c0 + n) of x into workgroup memory.
-fn stage(c0: u32, n: u32, lid: u32) {
-    for (var g = lid; g < n * 4; g += 256) {
-        let at = (c0 * 4 + g) * 4;
-        input_put(g, mat4x4<f32>(x[at], x[at + 1], x[at + 2], x[at + 3]));
-    }
-    workgroupBarrier();
-}
+fn input_value(i: u32) -> vec4<f32> { return x[i]; }
 
 // This thread's part of a row, from chunk `at` on, times the n chunks that are staged.
 fn dot_row(at: u32, n: u32, lid: u32) -> f32 {
@@ -38,7 +31,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
     let n_chunk = args.n_col / 64;
     let rows = 256 / LANES;
     let whole = n_chunk <= INPUT_CHUNKS; // x stays for all rows
-    if (whole) { stage(0, n_chunk, lid); }
+    if (whole) { input_stage(0, n_chunk, lid); }
     for (var row0 = wid.x * rows; row0 < args.n_row; row0 += n_wg.x * rows) {
         let row = row0 + lid / LANES;
         let at = min(row, args.n_row - 1) * n_chunk;
@@ -48,7 +41,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
         } else {
             for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
                 let n = min(INPUT_CHUNKS, n_chunk - c0);
-                stage(c0, n, lid);
+                input_stage(c0, n, lid);
                 sum += dot_row(at + c0, n, lid);
                 workgroupBarrier();
             }

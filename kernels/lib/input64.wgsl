@@ -1,9 +1,9 @@
 // input64: the vector that matrices are multiplied with, as 16-bit integers (lib/dot64.wgsl) in
 // workgroup memory: at most INPUT values at a time, 2.5 bytes each. Groups of 16 are laid out so
-// that threads that work on neighbouring chunks of 64 read neighbouring words.
+// that threads that work on neighbouring chunks of 64 read neighbouring words. The kernel says what
+// the vector is: fn input_value(i: u32) -> vec4<f32>, values 4 i .. 4 i + 3.
 //
-//   for (var g = lid; g < n / 16; g += 256) { input_put(g, values of group g); }
-//   workgroupBarrier();
+//   input_stage(first chunk of 64, n chunks, lid);
 //   sum += dot64A(chunk0 + c, input_get(groups64A(c)));
 
 override INPUT: u32 = 2048; // a multiple of 64
@@ -17,13 +17,19 @@ fn input_slot(g: u32) -> u32 {
     return (g % 4u) * INPUT_CHUNKS + g / 4u;
 }
 
-fn input_put(g: u32, x: mat4x4<f32>) {
-    let r = input16(x);
-    let i = input_slot(g);
-    input_high[i] = r.high;
-    input_low[i] = r.low;
-    input_scale[i] = r.scale;
-    input_sum[i] = r.sum;
+// Chunks c0 .. c0 + n - 1 of the vector, visible to all threads when it returns.
+fn input_stage(c0: u32, n: u32, lid: u32) {
+    for (var g = lid; g < 4u * n; g += 256u) {
+        let i = 16u * c0 + 4u * g;
+        let r = input16(mat4x4<f32>(input_value(i), input_value(i + 1u), input_value(i + 2u),
+                                    input_value(i + 3u)));
+        let at = input_slot(g);
+        input_high[at] = r.high;
+        input_low[at] = r.low;
+        input_scale[at] = r.scale;
+        input_sum[at] = r.sum;
+    }
+    workgroupBarrier();
 }
 
 // Groups g.x, g.x + 1, g.y, g.y + 1: what groups64$() says of a chunk.

@@ -9,6 +9,7 @@ struct Stream {
     factor: f32, // on update * w_post: 1 / rms(update)
     norm: f32,   // 1 / rms(h)
 }
+var<private> stream: Stream;
 
 fn inverse_rms(squares: f32) -> f32 {
     return inverseSqrt(squares / f32(args.n_embd) + args.eps);
@@ -16,7 +17,7 @@ fn inverse_rms(squares: f32) -> f32 {
 
 // Both need sums over all of the stream, but one pass is enough:
 //   sum h^2 = scale^2 (sum base^2 + 2 f sum base u + f^2 sum u^2), u = update * w_post.
-fn stream_open(lid: u32) -> Stream {
+fn stream_open(lid: u32) {
     var sums = vec4(0.0); // update^2, base^2, base u, u^2
     if (args.w_post == NONE) {
         for (var i = lid; i < args.n_embd / 4; i += 256) { sums.y += dot(base[i], base[i]); }
@@ -29,14 +30,17 @@ fn stream_open(lid: u32) -> Stream {
         }
     }
     let s = workgroup_sum4(sums, lid);
-    if (args.w_post == NONE) { return Stream(0.0, inverse_rms(s.y)); }
+    if (args.w_post == NONE) {
+        stream = Stream(0.0, inverse_rms(s.y));
+        return;
+    }
     let f = inverse_rms(s.x);
     let squares = max(s.y + 2.0 * f * s.z + f * f * s.w, 0.0);
-    return Stream(f, inverse_rms(args.scale * args.scale * squares));
+    stream = Stream(f, inverse_rms(args.scale * args.scale * squares));
 }
 
 // Values 4 i .. 4 i + 3 of h.
-fn stream_at(i: u32, s: Stream) -> vec4<f32> {
+fn stream_at(i: u32) -> vec4<f32> {
     if (args.w_post == NONE) { return base[i]; }
-    return (base[i] + update[i] * s.factor * vectors[args.w_post / 4 + i]) * args.scale;
+    return (base[i] + update[i] * stream.factor * vectors[args.w_post / 4 + i]) * args.scale;
 }
