@@ -5,8 +5,8 @@
 //   (lib/dot64): elements 3 g, 3 g + 1, 3 g + 2 are high, low, and scale and sum. h goes to h_out.
 //   wA gate [n_row, n_embd], wB up [n_row, n_embd].
 // Grid: any number of workgroups; each norms the stream for itself, then they take blocks of
-// 256 / LANES rows in turn; LANES threads share a row of each matrix; rows come in whole groups of 16. z as 16-bit integers
-// in groups of 16, the rest f32 (lib/input64); n_embd is a multiple of 64.
+// 256 / LANES rows in turn; LANES threads share a row of each matrix; rows come in whole groups of
+// 16. z as 16-bit integers in groups of 16, the rest f32 (lib/input64); n_embd is a multiple of 64.
 // CPU twin: ref_rmsnorm(), ref_matmul(), ref_geglu().
 
 override LANES: u32 = 8; // 8 or 16

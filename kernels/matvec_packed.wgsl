@@ -1,8 +1,9 @@
 // include: lanes
 // formats: A
 // matvec_packed: matvec for an input that is packed already (decode_ffn).
-//   out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; wA [n_row, n_col], n_col a multiple of 64;
-//   x: 16-bit integers in groups of 16 (lib/dot64), elements 3 g .. 3 g + 2 of group g.
+//   out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; wA [n_row, n_col].
+//   x: 16-bit integers in groups of 16 (lib/dot64), elements 3 g .. 3 g + 2 of group g; n_col is a
+//   multiple of 64.
 // Grid: ceil(n_row * LANES / 256); LANES threads share a row. f32 sums. CPU twin: ref_matmul().
 
 override LANES: u32 = 32;

@@ -2,7 +2,8 @@
  * has prefill_gpu.c or decode_gpu.c record the network, submits, and hands out tickets to read the
  * results. Also the KV cache's coming and going: snapshots, rewinding, saving.
  *
- * Flow: gpu/upload.c before; prefill_gpu.c, decode_gpu.c, moe_gpu.c do the layers; session.c after. */
+ * Flow: gpu/upload.c before; prefill_gpu.c, decode_gpu.c, moe_gpu.c do the layers; session.c
+ * after. */
 #include "model/text_gpu.h"
 
 #include "kernels.h"
@@ -137,7 +138,7 @@ void text_gpu_memory(const model *m, uint64_t *kv_fixed, uint64_t *kv_token, uin
     make_values(&rest, &none, &m->config, TEXT_GPU_CHUNK);
     *kv_fixed = fixed.bytes;
     *kv_token = token.bytes;
-    *scratch = rest.bytes;
+    *scratch = rest.bytes + moe_gpu_bytes(&m->config, TEXT_GPU_CHUNK);
 }
 
 /* What the kernels cannot do, said before anything is allocated. */
@@ -159,6 +160,11 @@ static bool check_model(const model *m, const gpu *g, carat_error *err) {
                         "layer %u has %u heads of %u values, %u for keys; the GPU kernels take "
                         "multiples of 64 and 32 values",
                         il, c->n_head, c->head_dim, c->n_kv);
+        if (!c->moe && c->n_ff % 64)
+            return fail(err, CARAT_E_UNSUPPORTED,
+                        "layer %u has a feed-forward width of %u; the GPU kernels take multiples "
+                        "of 64 (the CPU takes any of 16)",
+                        il, c->n_ff);
         if (w->k.n_tile > 1 || w->v.n_tile > 1 || w->ple_gate.n_tile > 1 ||
             w->gate.n_tile != w->up.n_tile)
             return fail(err, CARAT_E_UNSUPPORTED,
@@ -367,7 +373,7 @@ uint32_t text_gpu_candidates(const text_gpu *t, const void *bytes, candidate *ou
     uint32_t head[4];
     memcpy(head, bytes, sizeof head);
     memcpy(lse, &head[1], sizeof *lse);
-    if (head[0] > TEXT_GPU_LISTED ||
+    if (!isfinite(*lse) || head[0] > TEXT_GPU_LISTED ||
         head[0] < min_u32(TEXT_GPU_CANDIDATES, t->model->config.n_vocab))
         return 0;
     memcpy(out, (const char *)bytes + sizeof head, head[0] * sizeof *out);

@@ -1,6 +1,6 @@
-/* text_gpu: the fast twin of text_cpu.c. Same stages, same names, fused for the device: decode_gpu.c
- * runs one token in at most 7 dispatches a dense layer, prefill_gpu.c a chunk of the prompt with
- * tiled matmuls, moe_gpu.c the experts of both.
+/* text_gpu: the fast twin of text_cpu.c. Same stages, same names, fused for the device:
+ * decode_gpu.c runs one token in at most 7 dispatches a dense layer, prefill_gpu.c a chunk of the
+ * prompt with tiled matmuls, moe_gpu.c the experts of both.
  *
  * Nothing here waits: a run is submitted, its results are read back with gpu_read().
  *
