@@ -250,7 +250,38 @@ static bool open_device(dawn *d, carat_error *err) {
     return request_device(d, &all, err);
 }
 
+/* Whether Vulkan has a driver. Dawn finds out too, but tells stderr when there is none. The info
+ * is a VkInstanceCreateInfo that asks for nothing; 1 is its structure type. */
+static bool has_driver(void) {
+    typedef int (*create_fn)(const void *info, const void *allocator, void **instance);
+    typedef void (*destroy_fn)(void *instance, const void *allocator);
+    const struct {
+        int type;
+        const void *next;
+        uint32_t flags;
+        const void *application;
+        uint32_t n_layer;
+        const char *const *layers;
+        uint32_t n_extension;
+        const char *const *extensions;
+    } info = {.type = 1};
+    void *vulkan = dlopen("libvulkan.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!vulkan) return false;
+    create_fn create = NULL;
+    destroy_fn destroy = NULL;
+    *(void **)&create = dlsym(vulkan, "vkCreateInstance");
+    *(void **)&destroy = dlsym(vulkan, "vkDestroyInstance");
+    void *instance = NULL;
+    const bool found = create && destroy && create(&info, NULL, &instance) == 0;
+    if (found) destroy(instance, NULL);
+    return found;
+}
+
 gpu *gpu_dawn_open(const char *library, carat_error *err) {
+    if (!has_driver()) {
+        fail(err, CARAT_E_DEVICE, "gpu: Vulkan finds no driver");
+        return NULL;
+    }
     arena *memory = arena_create(err);
     if (!memory) return NULL;
     dawn *d = arena_alloc(memory, 1, sizeof *d);
