@@ -332,7 +332,7 @@ static void put_tokens(buf *b, const char *const *extra, size_t n_extra, unsigne
         put_text(b, base_tokens[i], strlen(base_tokens[i]));
     for (size_t i = 0; i < n_extra; i++) put_text(b, extra[i], strlen(extra[i]));
     for (unsigned i = 0; i < n_bytes; i++) {
-        char text[8];
+        char text[16];
         snprintf(text, sizeof text, "<0x%02X>", i);
         put_text(b, text, 6);
     }

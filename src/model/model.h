@@ -180,6 +180,8 @@ typedef struct text_cpu text_cpu;
 /* Weights must be resident (weight.host). Holds KV for n_ctx tokens (f32). */
 bool text_cpu_create(const model *m, uint32_t n_ctx, text_cpu **out, carat_error *err);
 void text_cpu_free(text_cpu *t);
+/* From now on K and V are rounded to f16, as the GPU keeps them: for comparing the two forwards. */
+void text_cpu_round_kv(text_cpu *t);
 /* Runs tokens [n_tok] at positions pos.., writing KV. logits [n_out, n_vocab]: of the last n_out
  * tokens, soft-capped; n_out 0: none wanted. taps may be NULL. */
 bool text_cpu_forward(text_cpu *t, const int32_t *tokens, uint32_t n_tok, uint32_t pos,

@@ -29,6 +29,7 @@ struct text_cpu {
     uint32_t *chosen;   /* [n_expert_used] */
     float *expert_out;  /* [n_embd] */
     float *expert_sum;  /* [n_tok, n_embd] */
+    bool f16_kv;        /* K and V are rounded */
 };
 
 /* One run: what every step of a forward pass needs to know. */
@@ -110,6 +111,8 @@ void text_cpu_free(text_cpu *t) {
     if (t) arena_free(t->memory);
 }
 
+void text_cpu_round_kv(text_cpu *t) { t->f16_kv = true; }
+
 /* ---- inputs ---- */
 
 static void add(float *x, const float *y, size_t n) {
@@ -172,6 +175,10 @@ static void norm_and_rotate(const run *r, const layer_config *l, float *x, uint3
                  l->head_dim, l->n_rot);
 }
 
+static void round_to_f16(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = half_to_float(float_to_half(x[i]));
+}
+
 /* (9) K and V of the run's tokens, written where they stay */
 static void keys_and_values(const run *r, uint32_t il) {
     text_cpu *t = r->t;
@@ -186,6 +193,10 @@ static void keys_and_values(const run *r, uint32_t il) {
         ref_matmul(&w->v, 0, t->norm, r->n_tok, v);
     norm_and_rotate(r, l, k, l->n_kv, &w->k_norm);
     ref_rmsnorm(v, NULL, r->n_tok * l->n_kv, l->head_dim, r->c->rms_eps, v);
+    if (t->f16_kv) {
+        round_to_f16(k, (size_t)r->n_tok * width);
+        round_to_f16(v, (size_t)r->n_tok * width);
+    }
     tap_out(r->taps, "k", (int)il, k, r->n_tok, width);
     tap_out(r->taps, "v", (int)il, v, r->n_tok, width);
 }
