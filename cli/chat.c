@@ -56,15 +56,9 @@ static bool ask_results(chat *c) {
 
 static carat_job *start(chat *c, const buf *messages, const carat_sampling *sampling,
                         carat_error *err) {
-    const settings *s = c->settings;
-    carat_chat_desc desc = {.messages = messages->data,
-                            .tools = c->tools.len ? c->tools.data : NULL,
-                            .thinking = s->thinking,
-                            .keep_oldest_out = s->keep,
-                            .max_tokens = s->max_tokens,
-                            .stop = s->stops,
-                            .n_stop = s->n_stop,
-                            .sampling = sampling};
+    carat_chat_desc desc = settings_answer(c->settings, sampling);
+    desc.messages = messages->data;
+    desc.tools = c->tools.len ? c->tools.data : NULL;
     return carat_chat(c->runtime.session, &desc, err);
 }
 

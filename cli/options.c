@@ -98,6 +98,15 @@ carat_sampling settings_sampling(const settings *s) {
     return out;
 }
 
+carat_chat_desc settings_answer(const settings *s, const carat_sampling *sampling) {
+    return (carat_chat_desc){.thinking = s->thinking,
+                             .keep_oldest_out = s->keep,
+                             .max_tokens = s->max_tokens,
+                             .stop = s->stops,
+                             .n_stop = s->n_stop,
+                             .sampling = sampling};
+}
+
 /* ---- numbers ---- */
 
 bool parse_number(const char *text, double *out) {

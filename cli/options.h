@@ -94,6 +94,8 @@ bool options_set(const command *cmd, const char *name, const char *value, settin
 void options_show(const command *cmd, const settings *s); /* the live ones, to stdout */
 /* The sampling for carat.h: -1 for repeat_last_n means the whole context here, as in Ollama. */
 carat_sampling settings_sampling(const settings *s);
+/* What is wanted of an answer; the caller adds the messages, tools and tokens. */
+carat_chat_desc settings_answer(const settings *s, const carat_sampling *sampling);
 /* The word of words [n] that was probably meant, or NULL. */
 const char *suggest(const char *word, const char *const *words, size_t n);
 /* Numbers with nothing behind them. */

@@ -100,14 +100,9 @@ static bool request_read(request *q, const settings *s, const char *const *args,
 
 static carat_job *start(const runtime *r, request *q, const settings *s,
                         const carat_sampling *sampling, carat_error *err) {
-    carat_chat_desc desc = {.messages = q->messages.data,
-                            .tools = s->tools ? q->tools.data : NULL,
-                            .thinking = s->thinking,
-                            .keep_oldest_out = s->keep,
-                            .max_tokens = s->max_tokens,
-                            .stop = s->stops,
-                            .n_stop = s->n_stop,
-                            .sampling = sampling};
+    carat_chat_desc desc = settings_answer(s, sampling);
+    desc.messages = q->messages.data;
+    desc.tools = s->tools ? q->tools.data : NULL;
     if (s->logprobs >= 0)
         desc.n_logprobs = s->logprobs ? (uint32_t)s->logprobs : CARAT_LOGPROBS_TOKEN_ONLY;
     if (!s->raw) return carat_chat(r->session, &desc, err);

@@ -5,12 +5,7 @@
 
 #include "model/model.h"
 
-/* After carat's headers: it has a macro fail(). */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "load_json.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,7 +21,7 @@ static carat_error err;
 typedef struct golden {
     arena *memory;
     model *model;
-    json *json;
+    const json *json;
     safetensors *tensors;
     double bound; /* largest relative error allowed */
     double worst;
@@ -40,17 +35,6 @@ static inline void *golden_alloc(golden *g, size_t n, size_t size) {
     return p;
 }
 
-static inline json *golden_json(golden *g, const char *path) {
-    source *s;
-    json *out;
-    REQUIRE(source_open(g->memory, path, &s, &err));
-    char *text = golden_alloc(g, (size_t)s->size, 1);
-    REQUIRE(source_read(s, 0, text, (size_t)s->size, &err));
-    REQUIRE(json_parse(g->memory, text, (size_t)s->size, path, &out, &err));
-    source_close(s);
-    return out;
-}
-
 /* Golden values are in stem.json and stem.safetensors. */
 static inline void golden_open(golden *g, const char *gguf_path, const char *stem, double bound) {
     char path[256];
@@ -61,7 +45,7 @@ static inline void golden_open(golden *g, const char *gguf_path, const char *ste
     REQUIRE(gguf_open(g->memory, gguf_path, &file, &err));
     REQUIRE(model_open(g->memory, file, &g->model, &err));
     snprintf(path, sizeof path, "%s.json", stem);
-    g->json = golden_json(g, path);
+    g->json = load_json(g->memory, path);
     snprintf(path, sizeof path, "%s.safetensors", stem);
     REQUIRE(source_open(g->memory, path, &s, &err));
     REQUIRE(safetensors_open(g->memory, s, &g->tensors, &err));

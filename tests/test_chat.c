@@ -1,33 +1,20 @@
 /* Conversations to prompts: all reference renderings byte for byte, ids, nano's golden prompts,
  * trust, repairs, wrong shapes, memory that runs out. */
-#include "failing_malloc.h"
+#include "test_memory.h"
 #include "token_util.h"
 
-static arena *memory;
 static const tokenizer *real, *nano;
 static const json *vectors;
 
 static int setup(void **state) {
-    (void)state;
-    memory = arena_create(NULL);
+    if (memory_setup(state)) return 1;
     vectors = json_get(load_json(memory, "tests/golden/chat-vectors.json"), "cases");
     nano = load_tokenizer(memory, NANO);
     if (have_vocab()) real = load_tokenizer(memory, VOCAB);
     return 0;
 }
 
-static int teardown(void **state) {
-    (void)state;
-    arena_free(memory);
-    return n_living != 0;
-}
-
-static const json *parse(const char *text) {
-    json *out = NULL;
-    carat_error err = {0};
-    if (!json_parse(memory, text, strlen(text), "test", &out, &err)) fail_msg("%s", err.message);
-    return out;
-}
+static const json *parse(const char *text) { return parse_json(memory, text); }
 
 static chat_options options_of(const json *vector) {
     const json *o = json_get(vector, "options");
@@ -494,5 +481,5 @@ int main(void) {
         cmocka_unit_test(wrong_shapes),
         cmocka_unit_test(memory_runs_out),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, memory_teardown);
 }

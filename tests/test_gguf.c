@@ -1,27 +1,6 @@
 /* GGUF headers: what is read, what is refused and with which words. */
-#include "failing_malloc.h"
 #include "gguf_build.h"
-
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-static arena *memory;
-
-static int setup(void **state) {
-    (void)state;
-    memory = arena_create(NULL);
-    return memory == NULL;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    arena_free(memory);
-    assert_int_equal(n_living, 0);
-    return 0;
-}
+#include "test_memory.h"
 
 /* Opens bytes that lie in memory of exactly their size, until close_bytes(). */
 static char *exact;
@@ -488,5 +467,5 @@ int main(void) {
         cmocka_unit_test(test_split_set_in_memory),
 
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, memory_setup, memory_teardown);
 }

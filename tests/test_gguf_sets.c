@@ -1,44 +1,22 @@
 /* GGUF sets of files, memory that runs out, sources that fail, time for a real vocabulary. */
-#include "failing_malloc.h"
 #include "gguf_build.h"
-#include "temp_dir.h"
 
 static bool fail_read(carat_error *err) { return fail(err, CARAT_E_IO, "the disk is gone"); }
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "temp_dir.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
 #include <time.h>
 #include <unistd.h>
 
-static arena *memory;
-
-static int setup(void **state) {
-    (void)state;
-    memory = arena_create(NULL);
-    return memory == NULL || !make_dir();
-}
+static int setup(void **state) { return memory_setup(state) || !make_dir(); }
 
 static int teardown(void **state) {
-    (void)state;
-    arena_free(memory);
-    assert_int_equal(n_living, 0);
-    return rmdir(dir); /* every test removes its files */
+    return memory_teardown(state) || rmdir(dir); /* every test removes its files */
 }
 
 /* ---- split sets ---- */
-
-static char *path_of(const char *name) {
-    char *path = arena_alloc(memory, strlen(dir) + strlen(name) + 2, 1);
-    assert_non_null(path);
-    sprintf(path, "%s/%s", dir, name);
-    return path;
-}
 
 static void write_buf(const char *name, buf *b) {
     carat_error err = {0};
@@ -86,7 +64,7 @@ static void refuse_set(const char *first, carat_code code, const char *why) {
     gguf *g;
     carat_error err = {0};
     int before = open_files();
-    assert_false(gguf_open(memory, path_of(first), &g, &err));
+    assert_false(gguf_open(memory, path_of("%s", first), &g, &err));
     if (strstr(err.message, why) == NULL) fail_msg("\"%s\" instead of \"%s\"", err.message, why);
     assert_int_equal(err.code, code);
     assert_int_equal(open_files(), before);

@@ -1,28 +1,7 @@
 /* JSON: the grammar, both ways, and what is refused. */
-#include "failing_malloc.h"
-
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "test_memory.h"
 
 #include <math.h>
-
-static arena *memory;
-
-static int setup(void **state) {
-    (void)state;
-    memory = arena_create(NULL);
-    return memory == NULL;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    arena_free(memory);
-    assert_int_equal(n_living, 0);
-    return 0;
-}
 
 /* Parses from memory that ends where the text does. */
 static bool parse(const char *text, size_t n, json **out, carat_error *err) {
@@ -341,5 +320,5 @@ int main(void) {
         cmocka_unit_test(test_large_and_linear),
         cmocka_unit_test(test_out_of_memory),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, memory_setup, memory_teardown);
 }

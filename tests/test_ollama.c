@@ -1,34 +1,12 @@
 /* Ollama's store: names, finding models, layers, what is refused, listing. Works on stores made
  * for the test; the environment says where they are. */
-#include "failing_malloc.h"
 #include "file/file.h"
 #include "temp_dir.h"
-
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static arena *memory;
-
-/* A path below the test's directory. */
-static char *path_of(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static char *path_of(const char *fmt, ...) {
-    char rest[512], *path = arena_alloc(memory, 600, 1);
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(rest, sizeof rest, fmt, args);
-    va_end(args);
-    assert_non_null(path);
-    snprintf(path, 600, "%s/%s", dir, rest);
-    return path;
-}
 
 /* Writes a file and the directories above it. */
 static void write_file(const char *path, const char *text) {
@@ -69,9 +47,7 @@ static void manifest(const char *store, const char *where, const char *config, c
 
 /* Store "set" (OLLAMA_MODELS) and store "home/.ollama/models" ($HOME). */
 static int setup(void **state) {
-    (void)state;
-    memory = arena_create(NULL);
-    if (memory == NULL || !make_dir()) return 1;
+    if (memory_setup(state) || !make_dir()) return 1;
     setenv("OLLAMA_MODELS", path_of("set"), 1);
     setenv("HOME", path_of("home"), 1);
     const char *home = "home/.ollama/models", *set = "set";
@@ -105,12 +81,9 @@ static int setup(void **state) {
 }
 
 static int teardown(void **state) {
-    (void)state;
     char command[80];
     snprintf(command, sizeof command, "rm -r '%s'", dir);
-    arena_free(memory);
-    assert_int_equal(n_living, 0);
-    return system(command);
+    return memory_teardown(state) || system(command);
 }
 
 /* ---- names ---- */

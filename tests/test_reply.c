@@ -1,25 +1,17 @@
 /* Tokens to replies: text, thinking and calls, the call grammar and its repairs, stop strings,
  * streaming UTF-8, memory that runs out. Texts are fed as nano's and the real vocabulary's tokens,
  * and once more with every character as byte tokens. */
-#include "failing_malloc.h"
+#include "test_memory.h"
 #include "token_util.h"
 #include "token/vocab.h"
 
-static arena *memory;
 static const tokenizer *real, *nano;
 
 static int setup(void **state) {
-    (void)state;
-    memory = arena_create(NULL);
+    if (memory_setup(state)) return 1;
     nano = load_tokenizer(memory, NANO);
     if (have_vocab()) real = load_tokenizer(memory, VOCAB);
     return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    arena_free(memory);
-    return n_living != 0;
 }
 
 /* ---- feeding ------------------------------------------------------------------------------ */
@@ -235,12 +227,7 @@ static void broken_calls_are_shown(void **state) {
 
 /* ---- arguments ---------------------------------------------------------------------------- */
 
-static const json *parse(const char *text) {
-    json *out = NULL;
-    carat_error err = {0};
-    if (!json_parse(memory, text, strlen(text), "test", &out, &err)) fail_msg("%s", err.message);
-    return out;
-}
+static const json *parse(const char *text) { return parse_json(memory, text); }
 
 /* want NULL: an error. What comes out is JSON that carat itself reads. */
 static void expect_arguments(const json *tools, const char *arguments, const char *want) {
@@ -569,5 +556,5 @@ int main(void) {
         cmocka_unit_test(parts_wait),
         cmocka_unit_test(memory_runs_out),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, memory_teardown);
 }

@@ -1,28 +1,8 @@
 /* safetensors: headers read and refused, values of every dtype that is read. */
-#include "failing_malloc.h"
 #include "file/file.h"
+#include "test_memory.h"
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-static arena *memory;
 static char *exact; /* the bytes under test, in memory of exactly their size */
-
-static int setup(void **state) {
-    (void)state;
-    memory = arena_create(NULL);
-    return memory == NULL;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    arena_free(memory);
-    assert_int_equal(n_living, 0);
-    return 0;
-}
 
 static source *make(const char *header, uint64_t length, size_t n_data) {
     source *s;
@@ -204,5 +184,5 @@ int main(void) {
         cmocka_unit_test(test_many_values), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_lengths),     cmocka_unit_test(test_out_of_memory),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, memory_setup, memory_teardown);
 }

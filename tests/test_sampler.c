@@ -18,12 +18,7 @@ static int teardown(void **state) {
     return 0;
 }
 
-static const json *parse(const char *text) {
-    json *out = NULL;
-    carat_error err = {0};
-    if (!json_parse(memory, text, strlen(text), "test", &out, &err)) fail_msg("%s", err.message);
-    return out;
-}
+static const json *parse(const char *text) { return parse_json(memory, text); }
 
 /* Everything off, temperature 1. */
 static carat_sampling plain(void) {

@@ -1,13 +1,6 @@
 /* Sources: bytes in memory and in files; files written whole. */
-#include "failing_malloc.h"
 #include "file/file.h"
 #include "temp_dir.h"
-
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
 
 #include <fcntl.h>
 #include <signal.h>
@@ -15,26 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static arena *memory;
-
-static int setup(void **state) {
-    (void)state;
-    memory = arena_create(NULL);
-    return memory == NULL || !make_dir();
-}
+static int setup(void **state) { return memory_setup(state) || !make_dir(); }
 
 static int teardown(void **state) {
-    (void)state;
-    arena_free(memory);
-    assert_int_equal(n_living, 0);
-    return rmdir(dir); /* every test removes its files */
-}
-
-static char *path_of(const char *name) {
-    char *path = arena_alloc(memory, strlen(dir) + strlen(name) + 2, 1);
-    assert_non_null(path);
-    sprintf(path, "%s/%s", dir, name);
-    return path;
+    return memory_teardown(state) || rmdir(dir); /* every test removes its files */
 }
 
 static int open_files(void) {

@@ -1,28 +1,20 @@
 /* The tokenizer: all reference vectors on the real vocabulary, nano's, a textbook merge loop to
  * compare with, long inputs, UTF-8 borders, damaged files. */
-#include "failing_malloc.h"
+#include "test_memory.h"
 #include "token_util.h"
 #include "token/vocab.h"
 
 #include <time.h>
 
-static arena *memory;
 static const tokenizer *real, *nano;
 static const json *vectors;
 
 static int setup(void **state) {
-    (void)state;
-    memory = arena_create(NULL);
+    if (memory_setup(state)) return 1;
     nano = load_tokenizer(memory, NANO);
     vectors = load_json(memory, "tests/golden/tokenizer-vectors.json");
     if (have_vocab()) real = load_tokenizer(memory, VOCAB);
     return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    arena_free(memory);
-    return n_living != 0;
 }
 
 static void check_encode(const char *group, bool specials, size_t at_least) {
@@ -524,5 +516,5 @@ int main(void) {
         cmocka_unit_test(no_turn_markers),
         cmocka_unit_test(memory_runs_out),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, memory_teardown);
 }

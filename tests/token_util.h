@@ -4,12 +4,7 @@
 
 #include "token/token.h"
 
-/* After carat's headers: it has a macro fail(). */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "load_json.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,20 +12,6 @@
 
 #define VOCAB "build/vocab.gguf"
 #define NANO  "models/nano.gguf"
-
-/* A JSON file; stops the test when it cannot be read. */
-static inline const json *load_json(arena *a, const char *path) {
-    carat_error err = {0};
-    source *src = NULL;
-    json *out = NULL;
-    if (!source_open(a, path, &src, &err)) fail_msg("%s", err.message);
-    char *text = arena_alloc(a, (size_t)src->size + 1, 1);
-    bool ok = source_read(src, 0, text, (size_t)src->size, &err) &&
-              json_parse(a, text, (size_t)src->size, path, &out, &err);
-    source_close(src);
-    if (!ok) fail_msg("%s", err.message);
-    return out;
-}
 
 /* The tokenizer of a GGUF file, whose own memory is gone when this returns. */
 static inline tokenizer *load_tokenizer(arena *a, const char *path) {
