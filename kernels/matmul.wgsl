@@ -1,4 +1,4 @@
-// include: tile
+// include: tile tile_in
 // formats: A
 // matmul: out[t, out0 + r] = scale * sum_k x[t, k] * W[row0 + r, k], t < n_tok, r < n_row.
 //   x [n_tok, n_col], wA rows [row0, row0 + n_row) of n_col values, out [n_tok, out_stride].
@@ -14,16 +14,6 @@ struct Args {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> wA: array<WA>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
-
-// Four columns of four tokens; repeats the last token beyond the end.
-fn load_in(tok: u32, k: u32) -> mat4x4<f32> {
-    if (k >= args.n_col) { return mat4x4<f32>(); }
-    let n = args.n_col / 4;
-    let last = args.n_tok - 1;
-    let at = k / 4;
-    return mat4x4<f32>(x[min(tok, last) * n + at], x[min(tok + 1, last) * n + at],
-                       x[min(tok + 2, last) * n + at], x[min(tok + 3, last) * n + at]);
-}
 
 fn load_w(row: u32, k: u32) -> mat4x4<f32> {
     if (k >= args.n_col) { return mat4x4<f32>(); }

@@ -1,4 +1,4 @@
-// include: gelu tile
+// include: gelu tile tile_in
 // formats: A B
 // matmul_geglu: out[t, out0 + r] = gelu(gate) * up for t < n_tok, r < n_row, with
 //   gate = scale_a * sum_k x[t, k] * A[a_row0 + r, k],
@@ -19,16 +19,6 @@ struct Args {
 @group(0) @binding(2) var<storage, read> wA: array<WA>;
 @group(0) @binding(3) var<storage, read> wB: array<WB>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
-
-// Four columns of four tokens; repeats the last token beyond the end.
-fn load_in(tok: u32, k: u32) -> mat4x4<f32> {
-    if (k >= args.n_col) { return mat4x4<f32>(); }
-    let n = args.n_col / 4;
-    let last = args.n_tok - 1;
-    let at = k / 4;
-    return mat4x4<f32>(x[min(tok, last) * n + at], x[min(tok + 1, last) * n + at],
-                       x[min(tok + 2, last) * n + at], x[min(tok + 3, last) * n + at]);
-}
 
 // row: of this workgroup's 32; tile_row: of the 64 of the tile.
 fn load_w(row0: u32, tile_row: u32, k: u32) -> mat4x4<f32> {
