@@ -20,7 +20,7 @@ static int teardown(void **state) {
 
 static void write_buf(const char *name, buf *b) {
     carat_error err = {0};
-    if (!file_write(path_of(name), b->data, b->len, &err)) fail_msg("%s", err.message);
+    if (!file_write(path_of("%s", name), b->data, b->len, &err)) fail_msg("%s", err.message);
     buf_free(b);
 }
 
