@@ -130,9 +130,9 @@ static void check_greedy(fixture *f, const conversation *c, size_t most) {
 /* Every conversation as one prompt, and the answers; in software three tokens of each third one. */
 static void nano_prefill(void **state) {
     (void)state;
-    const bool software = device->info.software;
     fixture f;
     open_fixture(&f, NULL);
+    const bool software = device->info.software;
     assert_int_equal(f.g.json->n, 15);
     for (size_t i = 0; i < f.g.json->n; i++) {
         const conversation c = open_conversation(&f, &f.g.json->items[i]);
