@@ -11,6 +11,7 @@
  * while the rest is recorded (docs/speed.md). Reads beside text_cpu.c: same stages, same order.
  *
  * Flow: text_gpu.c before; the candidates go to token/sampler.c. */
+#include "model/ops_gpu.h"
 #include "model/text_gpu.h"
 
 #include "kernels.h"
@@ -30,8 +31,6 @@ typedef struct stream {
     uint32_t w_post; /* NONE: no update pending */
     float scale;
 } stream;
-
-static gpu_view whole(gpu_buffer b) { return (gpu_view){.buffer = b}; }
 
 /* How a matrix is shared out: LANES threads take a row, at most INPUT values at a time. */
 typedef struct shape {
