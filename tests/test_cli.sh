@@ -267,25 +267,39 @@ grep -aq 68 err && grep -aq '= 68' out
 result "--show-thinking puts it on stderr" $?
 
 # ---- chat on a terminal ----
+# shown TEXT: waits until it stands in out, half a minute at most
+shown() {
+    for _ in $(seq 300); do
+        grep -aqF -- "$1" out && return
+        sleep 0.1
+    done
+}
+# on_terminal: chat on a terminal of its own; exec, for a shell in between has its own Ctrl-C
+on_terminal() {
+    TERM=xterm script -qec "exec $carat chat $answer" /dev/null >out 2>err
+}
 if command -v script >/dev/null; then
+    : >out
     (
-        sleep 2
+        shown ">>> "
         printf 'What is 23 + 45?\r'
-        sleep 2
+        shown "= 68"
+        sleep 1
         printf '\004'
-    ) | TERM=xterm script -qec "$carat chat $answer" /dev/null >out 2>err
+    ) | on_terminal
     status=$?
     expect "chat on a terminal" 0 ">>> " "= 68" "/help for commands"
     grep -aq 23 "$XDG_STATE_HOME/carat/history" && [ "$(stat -c %a \
         "$XDG_STATE_HOME/carat/history")" = 600 ]
     result "keeps a private history" $?
+    : >out
     (
-        sleep 2
+        shown ">>> "
         printf 'half a line\003'
-        sleep 0.5
+        shown "Ctrl-D or /quit ends"
         printf '/quit\r'
         sleep 1
-    ) | TERM=xterm script -qec "$carat chat $answer" /dev/null >out 2>err
+    ) | on_terminal
     status=$?
     expect "Ctrl-C does not end a chat" 0 "Ctrl-D or /quit ends"
 else
