@@ -1,0 +1,361 @@
+/** carat: Gemma 4 in the browser, on the user's own GPU.
+ *
+ *     import {Carat} from "carat";
+ *     const carat = await Carat.load("https://example.com/gemma-4-e2b.gguf", {onProgress: console.log});
+ *     for await (const part of carat.chat({messages: [{role: "user", content: "Hello"}]}))
+ *         if (part.type === "text") show(part.text);
+ *
+ * The model runs in a dedicated worker; nothing is sent anywhere. Every error is a {@link CaratError}.
+ */
+
+/* ---- errors ---- */
+
+export type CaratErrorCode =
+    | "argument"       /* the caller passed something that cannot be meant */
+    | "io"             /* a file could not be read or written */
+    | "network"        /* a download failed; trying again goes on where it stopped */
+    | "format"         /* a file or a message is damaged or not what it claims to be */
+    | "unsupported"    /* well-formed, but not something carat runs */
+    | "not-found"      /* no such model, file or session */
+    | "memory"         /* out of host or device memory */
+    | "quota"          /* the browser's storage is full */
+    | "device"         /* no GPU, or it refused a command */
+    | "device-lost"    /* the GPU went away, twice */
+    | "context"        /* the conversation does not fit the context */
+    | "aborted"        /* an AbortSignal ended it */
+    | "closed";        /* carat.close() was called */
+
+export class CaratError extends Error {
+    readonly name: "CaratError";
+    readonly code: CaratErrorCode;
+    constructor(code: CaratErrorCode, message: string);
+}
+
+/* ---- where a model comes from ---- */
+
+/** A URL (string or URL; downloaded into the origin's private file system and resumed after an
+ * interruption), a file the user picked (read in place, never copied), bytes, a model that is
+ * already stored, or one of the local Ollama store through `carat serve`. */
+export type Source =
+    | string | URL | Blob | ArrayBuffer | Uint8Array
+    | {opfs: string}
+    | {ollama: string; server?: string};
+
+export interface Progress {
+    /** "download" and "verify" count bytes of the file, "load" bytes of weights, "prompt" tokens. */
+    phase: "download" | "verify" | "open" | "load" | "prompt";
+    done: number;
+    total: number;
+    /** bytes (tokens) a second, over the last seconds; 0 while unknown */
+    rate: number;
+}
+
+export interface LoadOptions {
+    onProgress?: (progress: Progress) => void;
+    /** A lost device, turns dropped from a full context and the like: one sentence each. */
+    onNotice?: (notice: string) => void;
+    signal?: AbortSignal;
+    /** tokens of context; default 8192, or what the model or the memory allows */
+    contextLength?: number;
+    /** "auto": the GPU, but the CPU rather than a software adapter; "gpu": a GPU or an error */
+    device?: "auto" | "gpu" | "cpu";
+    /** Which GPU on a machine with two. */
+    powerPreference?: "high-performance" | "low-power";
+    /** For URLs: false reads by range requests instead of storing the file. Default true. */
+    store?: boolean;
+    /** The name under which a downloaded file is stored; default: the last part of the URL. */
+    name?: string;
+    /** Expected sha256 of the file, 64 hex digits; checked after a download. */
+    sha256?: string;
+    /** Expected size of the file in bytes; checked before a download. */
+    size?: number;
+    /** Further request headers for URLs, such as an Authorization. */
+    headers?: Record<string, string>;
+    /** Where worker.js and carat.wasm are, when not beside carat.js. */
+    base?: string | URL;
+}
+
+export interface Estimate {
+    name: string;
+    sizeLabel: string | null;
+    quantisation: string | null;
+    parameters: number;
+    /** bytes of the file, and how many of them are not stored yet */
+    fileBytes: number;
+    downloadBytes: number;
+    /** device memory for weights, KV cache and scratch at this context length, in bytes */
+    gpuBytes: number;
+    /** of the worker's heap, in bytes */
+    hostBytes: number;
+    contextLength: number;
+    /** the largest context length that the model was trained for */
+    maxContextLength: number;
+    /** Whether it can run here, and if not, why: one sentence. */
+    fits: boolean;
+    reason: string | null;
+}
+
+export interface DeviceInfo {
+    /** e.g. "NVIDIA GeForce RTX 4070", "SwiftShader (software)", "CPU" */
+    name: string;
+    kind: "gpu" | "software" | "cpu";
+    backend: string;
+    features: string[];
+}
+
+export interface ModelInfo {
+    name: string;
+    sizeLabel: string | null;
+    quantisation: string | null;
+    parameters: number;
+    fileBytes: number;
+    weightBytes: number;
+    contextLength: number;
+    maxContextLength: number;
+    layers: number;
+    vocabulary: number;
+}
+
+export interface StoredModel {
+    name: string;
+    /** bytes stored so far, and of the whole file (null when the server did not say) */
+    bytes: number;
+    size: number | null;
+    complete: boolean;
+    url: string | null;
+    sha256: string | null;
+    modified: Date;
+}
+
+export interface Storage {
+    used: number;
+    /** free for this origin, an estimate by the browser */
+    free: number;
+    /** whether the browser promised not to delete it by itself */
+    persistent: boolean;
+}
+
+export interface Models {
+    list(): Promise<StoredModel[]>;
+    /** Downloads or resumes without loading. */
+    download(url: string | URL, options?: Pick<LoadOptions,
+        "onProgress" | "signal" | "name" | "sha256" | "size" | "headers">): Promise<StoredModel>;
+    delete(name: string): Promise<void>;
+    storage(): Promise<Storage>;
+    /** Asks the browser to keep the models; true when it promised. */
+    persist(): Promise<boolean>;
+    /** What `carat serve` offers: its index of the local Ollama store and of given files. */
+    ollama(server?: string): Promise<{name: string; size: number; url: string}[]>;
+}
+
+/* ---- chat ---- */
+
+export interface ToolCall {
+    id: string;
+    name: string;
+    arguments: Record<string, unknown>;
+}
+
+export type Message =
+    | {role: "system" | "developer"; content: string}
+    | {role: "user"; content: string}
+    | {role: "assistant"; content?: string | null; thinking?: string; toolCalls?: ToolCall[]}
+    | {role: "tool"; content: string; toolCallId?: string; name?: string};
+
+export interface Tool {
+    type?: "function";
+    function: {name: string; description?: string; parameters?: object};
+}
+
+export type ResponseFormat =
+    | {type: "text"}
+    | {type: "json_object"}
+    /** The subset that is understood is in docs/api.md; anything else is an "unsupported" error. */
+    | {type: "json_schema"; schema: object};
+
+export interface Sampling {
+    /** 0: greedy. Defaults of all of these: the model's, then Gemma's (1, 64, 0.95). */
+    temperature?: number;
+    topK?: number;
+    topP?: number;
+    minP?: number;
+    repeatPenalty?: number;
+    repeatLastN?: number;
+    frequencyPenalty?: number;
+    presencePenalty?: number;
+    /** 0 or absent: a new one every time */
+    seed?: number;
+}
+
+export interface AnswerOptions extends Sampling {
+    stop?: string | string[];
+    maxTokens?: number;
+    /** true: each token's log-probability; a number: and this many alternatives, at most 20 */
+    logprobs?: boolean | number;
+    responseFormat?: ResponseFormat;
+    signal?: AbortSignal;
+    /** progress of a long prompt (phase "prompt") */
+    onProgress?: (progress: Progress) => void;
+}
+
+export interface ChatOptions extends AnswerOptions {
+    messages: Message[];
+    tools?: Tool[];
+    thinking?: boolean;
+    /** drop the oldest turns instead of failing when the context is full */
+    dropOldest?: boolean;
+}
+
+export interface TokenLogprob {
+    token: string;
+    id: number;
+    logprob: number;
+    top: {token: string; id: number; logprob: number}[];
+}
+
+export interface Usage {
+    promptTokens: number;
+    /** of these, found in the session from an earlier call */
+    cachedTokens: number;
+    completionTokens: number;
+    promptSeconds: number;
+    completionSeconds: number;
+    tokensPerSecond: number;
+}
+
+export type FinishReason = "stop" | "length" | "tool_calls" | "aborted";
+
+export type Part =
+    | {type: "text"; text: string; logprobs?: TokenLogprob[]}
+    | {type: "thinking"; text: string; logprobs?: TokenLogprob[]}
+    | {type: "toolCall"; toolCall: ToolCall}
+    | {type: "notice"; text: string}
+    /** Always the last one, also after an abort. */
+    | {type: "usage"; usage: Usage; finishReason: FinishReason};
+
+/** An answer on its way. Iterate it, or await one of its promises; leaving the loop stops it. */
+export interface Answer extends AsyncIterable<Part> {
+    /** Runs to the end and gives the whole. */
+    result(): Promise<{
+        text: string;
+        thinking: string;
+        toolCalls: ToolCall[];
+        usage: Usage;
+        finishReason: FinishReason;
+        logprobs?: TokenLogprob[];
+    }>;
+    /** Ends it within one token; what was said so far stays usable. */
+    stop(): void;
+}
+
+/* ---- the OpenAI shapes ---- */
+
+export interface ChatCompletions {
+    /** As `openai.chat.completions.create()` of the npm package openai: request and response have
+     * its shapes, with `stream: true` an async iterable of chunks. `model` is ignored. */
+    create(request: {stream: true} & CompletionRequest, options?: {signal?: AbortSignal}):
+        Promise<AsyncIterable<CompletionChunk>>;
+    create(request: {stream?: false | null} & CompletionRequest, options?: {signal?: AbortSignal}):
+        Promise<Completion>;
+}
+
+/* eslint-disable @typescript-eslint/no-explicit-any */
+export interface CompletionRequest {
+    model?: string;
+    messages: {role: string; content?: any; [key: string]: any}[];
+    [key: string]: any;
+}
+
+export interface Completion {
+    id: string;
+    object: "chat.completion";
+    created: number;
+    model: string;
+    choices: {
+        index: number;
+        message: {role: "assistant"; content: string | null; refusal: null; reasoning?: string;
+            tool_calls?: OpenAiToolCall[]};
+        logprobs: {content: OpenAiLogprob[]} | null;
+        finish_reason: "stop" | "length" | "tool_calls";
+    }[];
+    usage: OpenAiUsage;
+}
+
+export interface CompletionChunk {
+    id: string;
+    object: "chat.completion.chunk";
+    created: number;
+    model: string;
+    choices: {
+        index: number;
+        delta: {role?: "assistant"; content?: string | null; reasoning?: string;
+            tool_calls?: (OpenAiToolCall & {index: number})[]};
+        logprobs: {content: OpenAiLogprob[]} | null;
+        finish_reason: "stop" | "length" | "tool_calls" | null;
+    }[];
+    usage?: OpenAiUsage | null;
+}
+
+export interface OpenAiToolCall {
+    id: string;
+    type: "function";
+    function: {name: string; arguments: string};
+}
+export interface OpenAiLogprob {
+    token: string;
+    bytes: number[];
+    logprob: number;
+    top_logprobs: {token: string; bytes: number[]; logprob: number}[];
+}
+export interface OpenAiUsage {
+    prompt_tokens: number;
+    completion_tokens: number;
+    total_tokens: number;
+    prompt_tokens_details: {cached_tokens: number};
+}
+
+/* ---- the engine ---- */
+
+export class Carat {
+    private constructor();
+    static readonly version: string;
+    static readonly models: Models;
+
+    static load(source: Source, options?: LoadOptions): Promise<Carat>;
+    /** What loading would take; reads only the file's header. */
+    static estimate(source: Source, options?: Pick<LoadOptions,
+        "signal" | "contextLength" | "device" | "headers" | "base" | "name">): Promise<Estimate>;
+    /** The device that load() would use. */
+    static device(options?: Pick<LoadOptions, "device" | "powerPreference">): Promise<DeviceInfo>;
+
+    readonly model: ModelInfo;
+    /** Changes when a lost device was replaced; see onNotice. */
+    readonly device: DeviceInfo;
+    /** bytes of the worker's heap, and the most device memory used so far */
+    memory(): Promise<{heapBytes: number; gpuPeakBytes: number}>;
+
+    /** Answers a conversation, given whole every time; what earlier calls computed of it is reused.
+     * Calls made while another one runs wait for their turn. */
+    chat(options: ChatOptions): Answer;
+    readonly chat: {(options: ChatOptions): Answer; completions: ChatCompletions};
+    /** Continues raw text without a template. */
+    generate(prompt: string, options?: AnswerOptions): Answer;
+
+    /** With specials, the texts of control tokens become these tokens: only for your own text. */
+    tokenize(text: string, options?: {specials?: boolean}): Promise<Int32Array>;
+    detokenize(ids: ArrayLike<number>, options?: {specials?: boolean}): Promise<string>;
+    countTokens(input: string | Pick<ChatOptions, "messages" | "tools" | "thinking">):
+        Promise<number>;
+
+    /** Writes the computed conversation (tokens and KV cache) to the origin's private file system,
+     * and brings it back, also in a later visit: the next chat() of it starts at once. */
+    saveSession(name: string): Promise<void>;
+    restoreSession(name: string): Promise<void>;
+    deleteSession(name: string): Promise<void>;
+    listSessions(): Promise<{name: string; bytes: number; modified: Date}[]>;
+
+    /** Frees the device and ends the worker. */
+    close(): Promise<void>;
+}
+
+export default Carat;
