@@ -1,4 +1,4 @@
-# carat. Targets: all test check bench synth fuzz coverage install uninstall clean
+# carat. Targets: all web package test check bench synth fuzz coverage install uninstall clean
 #   config=release|debug|sanitize|coverage   CC=gcc|clang   PREFIX=/usr/local   FUZZ_SECONDS=60
 #   V=1 shows the commands
 # Every compiler and config has its own folder, build/CC-CONFIG; build/carat is the last one built.
@@ -126,6 +126,48 @@ build/synth: $(wildcard tools/synth*.c) tools/synth.h
 	echo '  CC $@'
 	cc -std=c17 -D_GNU_SOURCE -O2 $(WARN) -o $@ $(filter %.c,$^)
 
+# ---- the web: build/web/ is served as it is; build/web/carat/ is the npm package `carat` ----
+
+W        := build/web
+WASM_CC   = $(shell tools/wasm_cc.sh 2>/dev/null)
+APP_ROOT := $(wildcard web/app/index.html web/app/*.webmanifest web/app/icon* web/app/favicon*)
+APP_REST := $(filter-out $(APP_ROOT) web/app/sw.js,$(shell find web/app -type f 2>/dev/null))
+WEB_COPY := $(patsubst web/%,$(W)/carat/%,$(wildcard web/*.js web/carat.d.ts web/package.json)) \
+            $(W)/carat/LICENSE $(APP_ROOT:web/app/%=$(W)/%) $(APP_REST:web/app/%=$(W)/app/%) \
+            $(patsubst web/%,$(W)/%,$(wildcard web/bench/*)) \
+            $(W)/vendor/marked.esm.js $(W)/vendor/purify.es.mjs $(W)/models/nano.gguf
+
+web: $(if $(wildcard web/app/sw.js),$(W)/sw.js,$(WEB_COPY)) $(W)/carat/carat.wasm
+
+# The service worker names every file with its hash, so it is written after all the others.
+$(W)/sw.js: web/app/sw.js tools/precache.mjs $(WEB_COPY) $(W)/carat/carat.wasm
+	echo '  PRECACHE $@'
+	cp $< $@
+	node tools/precache.mjs $(W)
+
+copy = mkdir -p $(@D) && cp $< $@
+$(W)/carat/LICENSE: LICENSE $(GEN)/web ; $(copy)
+$(W)/carat/%: web/% $(GEN)/web ; $(copy)
+$(W)/app/%: web/app/% $(GEN)/web ; $(copy)
+$(W)/bench/%: web/bench/% $(GEN)/web ; $(copy)
+$(W)/vendor/marked.esm.js: node_modules/marked/lib/marked.esm.js $(GEN)/web ; $(copy)
+$(W)/vendor/purify.es.mjs: node_modules/dompurify/dist/purify.es.mjs $(GEN)/web ; $(copy)
+$(W)/models/%: models/% $(GEN)/web ; mkdir -p $(@D) && rm -f $@ && ln $< $@ || cp $< $@
+$(APP_ROOT:web/app/%=$(W)/%): $(W)/%: web/app/% $(GEN)/web ; $(copy)
+
+# Names what is in build/web/; when that changes it is put together anew, without old files.
+$(GEN)/web: FORCE
+	mkdir -p $(@D)
+	echo '$(sort $(WEB_COPY))' | cmp -s - $@ || \
+	    { find $(W) -type f ! -name '*.wasm' -delete; echo '$(sort $(WEB_COPY))' >$@; }
+
+node_modules/%:
+	echo '$@ is missing: npm ci'; false
+
+# build/carat-VERSION.tgz, as `npm publish` would send it.
+package: web
+	cd $(W)/carat && npm pack --silent --pack-destination ../..
+
 # ---- fuzzing: clang's libFuzzer, FUZZ_SECONDS each, seeds in tests/seeds/NAME ----
 
 fuzz:
@@ -168,6 +210,6 @@ clean:
 	rm -rf build
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
-.PHONY: all test test-fast vocabulary programs check bench synth fuzz fuzz-run fuzz-programs \
+.PHONY: all web package test test-fast vocabulary programs check bench synth fuzz fuzz-run fuzz-programs \
         coverage install uninstall clean FORCE
 .SECONDARY:
