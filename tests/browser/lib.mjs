@@ -12,7 +12,7 @@
 
 import fs from "node:fs";
 import { after, test } from "node:test";
-import { repository, startServer } from "./server.mjs";
+import { repository, startServer, webRoot } from "./server.mjs";
 
 export { repository, sendFile, startServer, strictCsp, webRoot } from "./server.mjs";
 
@@ -30,7 +30,7 @@ function missing() {
     if (!program) return "NO CHROMIUM: tests in a browser are skipped";
     if (!fs.existsSync(`${repository}node_modules/playwright-core`))
         return "NO PLAYWRIGHT (npm ci): tests in a browser are skipped";
-    if (!fs.existsSync(`${repository}build/web/carat/carat.wasm`))
+    if (!fs.existsSync(`${webRoot}/carat/carat.wasm`))
         return "NO build/web/ (make web): tests in a browser are skipped";
     return false;
 }

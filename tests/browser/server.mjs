@@ -10,7 +10,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const repository = fileURLToPath(new URL("../../", import.meta.url));
-export const webRoot = path.join(repository, "build/web");
+export const webRoot = process.env.TEST_WEB || path.join(repository, "build/web"); // what is served
 export const strictCsp = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'";
 
 const types = {
