@@ -1,9 +1,10 @@
 #!/bin/sh
 # Runs tests and sums up: tests/run.sh CARAT TEST...
-# A TEST is a cmocka program or a script (test_*.sh, which gets the carat program as $1 and ends
-# with "N passed, N failed"). A test that crashes or runs longer than TEST_TIMEOUT seconds (300)
-# counts as failed. GPU tests run on SwiftShader, a GPU in software, when Chromium has brought it;
-# with TEST_GPU=real on whatever the machine has, with TEST_GPU=none not at all. The last line is
+# A TEST is a cmocka program, a script (test_*.sh, which gets the carat program as $1 and ends
+# with "N passed, N failed") or a file of node's tests (*.test.mjs, which find the program in
+# $CARAT). A test that crashes or runs longer than TEST_TIMEOUT seconds (300) counts as failed.
+# GPU tests run on SwiftShader, a GPU in software, when Chromium has brought it; with TEST_GPU=real
+# on whatever the machine has, with TEST_GPU=none not at all. The last line is
 # "N passed, N failed[, N skipped]".
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -36,6 +37,9 @@ sum() {
         END { print n + 0 }' "$log"
 }
 
+# The number in the line "# WORD N" that ends node's report; 0 when it did not get there.
+tap() { awk -v w="$1" '$1 == "#" && $2 == w && NF == 3 { n = $3 } END { print n + 0 }' "$log"; }
+
 for test in "$@"; do
     start=$(date +%s%N)
     case $test in
@@ -48,6 +52,12 @@ for test in "$@"; do
         s=$(echo "$last" | sed -n 's/.* \([0-9]*\) skipped.*/\1/p')
         p=${p:-0} f=${f:-0} s=${s:-0}
         ;;
+    *.mjs)
+        CARAT=$carat timeout -k 5 "${TEST_TIMEOUT:-300}" \
+            node --test-reporter=tap "$test" >"$log" 2>&1
+        status=$?
+        p=$(tap pass) f=$(($(tap fail) + $(tap cancelled))) s=$(($(tap skipped) + $(tap todo)))
+        ;;
     *)
         timeout -k 5 "${TEST_TIMEOUT:-300}" "$test" >"$log" 2>&1
         status=$?
@@ -58,7 +68,7 @@ for test in "$@"; do
     esac
     ms=$((($(date +%s%N) - start) / 1000000))
     note=
-    at=$(grep -a '^\[ RUN ' "$log" | tail -n 1 | sed 's/.*\] */ in /')
+    at=$(grep -a -e '^\[ RUN ' -e '^# Subtest: ' "$log" | tail -n 1 | sed 's/^.*[]:] */ in /')
     [ $status -eq 124 ] && note=" TIMED OUT$at"
     [ $status -gt 124 ] && note=" CRASHED$at (status $status)"
     if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
@@ -66,13 +76,14 @@ for test in "$@"; do
         note="${note:- exit status $status}"
     fi
     [ $((p + f + s)) -eq 0 ] && f=1 && note="${note:- ran no tests}"
-    [ "$f" -gt 0 ] && grep -av -e '^\[ RUN ' -e '^\[       OK' "$log" | tail -n 80
+    [ "$f" -gt 0 ] && grep -av -e '^\[ RUN ' -e '^\[       OK' -e '^ok ' "$log" |
+        tail -n 80
     printf '%-28s %4d passed' "$(basename "$test")" "$p"
     [ "$f" -gt 0 ] && printf ', %d FAILED' "$f"
     [ "$s" -gt 0 ] && printf ', %d skipped' "$s"
     printf '  %d.%02d s%s\n' $((ms / 1000)) $((ms % 1000 / 10)) "$note"
-    [ "$s" -gt 0 ] && grep -a -i 'skip' "$log" | grep -aiv 'test(s)' | awk '!seen[$0]++' |
-        sed 's/^/    /' | head -n 20
+    [ "$s" -gt 0 ] && grep -a -i 'skip' "$log" | grep -aiv -e 'test(s)' -e '^# ' |
+        sed 's/^ok .*# SKIP //; s/^/    /' | awk '!seen[$0]++' | head -n 20
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 done
 if [ $skipped -gt 0 ]; then
