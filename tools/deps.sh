@@ -1,9 +1,10 @@
 #!/bin/sh
-# Brings what carat needs: Debian packages, and Dawn (WebGPU for native programs) from npm.
+# Brings what carat needs: Debian packages, Dawn (WebGPU for native programs) and the npm packages
+# of package-lock.json.
 #   tools/deps.sh         to build and run
 #   tools/deps.sh test    to run the tests and fuzzers as well
 # Changes nothing, and needs no network, when everything is there. What is downloaded, and its
-# sha256, is written in package.json under "downloads".
+# sha256, is written in package.json under "downloads" and in package-lock.json.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 for_tests=no
@@ -20,6 +21,9 @@ clang_links() { # does clang link a program with these flags?
 dawn_done() {
     [ -f .deps/webgpu/webgpu.h ] && [ -f .deps/libwebgpu_wrapper.so ]
 }
+npm_done() { # node_modules/ is what package-lock.json says
+    cmp -s package-lock.json node_modules/.carat-lock.json
+}
 dawn_exists() { [ "$(uname -m)" = x86_64 ] && [ "$(uname -s)" = Linux ]; }
 
 # ---- what is missing ----
@@ -34,8 +38,12 @@ if have gcc; then
 else
     need="$need libedit-dev"
 fi
-if ! dawn_done && dawn_exists; then
-    have npm || optional="$optional nodejs npm"
+# The program as a server, and the app that it serves: wasm, and two libraries from npm.
+header microhttpd.h || optional="$optional libmicrohttpd-dev"
+tools/wasm_cc.sh >/dev/null 2>&1 || optional="$optional wasm-compiler"
+have node || optional="$optional nodejs"
+if ! npm_done || { ! dawn_done && dawn_exists; }; then
+    have npm || optional="$optional npm"
     have tar || need="$need tar"
 fi
 ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1' || /sbin/ldconfig -p 2>/dev/null |
@@ -49,7 +57,7 @@ if [ $for_tests = yes ]; then
     have clang || need="$need clang"
     { have clang && clang_links -fopenmp; } || need="$need libomp-dev"
     { have clang && clang_links -fsanitize=address; } || optional="$optional libclang-rt-dev"
-    have npm || case $optional in *npm*) ;; *) optional="$optional nodejs npm" ;; esac
+    have npm || case $optional in *npm*) ;; *) optional="$optional npm" ;; esac
     have clang-format || optional="$optional clang-format"
     # Chromium brings SwiftShader, a GPU in software, for the tests of the GPU kernels.
     [ -f /usr/lib/chromium/vk_swiftshader_icd.json ] || optional="$optional chromium"
@@ -67,6 +75,25 @@ install_packages() { # install_packages "what for" PACKAGE...
     # shellcheck disable=SC2086 # $root is empty or "sudo"
     $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         "$@" >.deps/apt.log 2>&1
+}
+
+exists() { apt-cache show "$1" >/dev/null 2>&1; }
+
+# names_of WORD: how this distribution calls it.
+names_of() {
+    case $1 in
+    libclang-rt-dev) # where it was split, its versioned name: clang 14 -> libclang-rt-14-dev
+        v=$(clang -dumpversion | cut -d. -f1)
+        if exists "libclang-rt-$v-dev"; then echo "libclang-rt-$v-dev"; else echo "$1"; fi
+        ;;
+    wasm-compiler) # the newest clang of those tried that comes with its runtime for wasm
+        for v in 19 18 20 21 17 16; do
+            exists "clang-$v" && exists "libclang-rt-$v-dev-wasm32" && break
+        done
+        echo "clang-$v lld-$v wasi-libc libclang-rt-$v-dev-wasm32"
+        ;;
+    *) echo "$1" ;;
+    esac
 }
 
 if [ -n "$need$optional" ]; then
@@ -90,18 +117,15 @@ if [ -n "$need$optional" ]; then
             fi
         fi
         for package in $optional; do
-            # Where the package was split, its versioned name: clang 14 -> libclang-rt-14-dev.
-            if [ "$package" = libclang-rt-dev ]; then
-                v=$(clang -dumpversion | cut -d. -f1)
-                apt-cache show "libclang-rt-$v-dev" >/dev/null 2>&1 && package=libclang-rt-$v-dev
-            fi
-            install_packages optional "$package" ||
-                say "GOING ON WITHOUT $package: it could not be installed"
+            names=$(names_of "$package")
+            # shellcheck disable=SC2086
+            install_packages optional $names ||
+                say "GOING ON WITHOUT $package: could not install $names"
         done
     fi
 fi
 
-# ---- Dawn ----
+# ---- Dawn, and what else npm has ----
 
 # Debian's node knows only its own certificates; use those of the system, too.
 certificates=/etc/ssl/certs/ca-certificates.crt
@@ -139,5 +163,29 @@ elif fetch "dawn-$(uname -m)" && fetch webgpu.h; then
 else
     rm -rf .deps/fetch .deps/webgpu .deps/libwebgpu_wrapper.so
     say "NO GPU SUPPORT: Dawn could not be fetched; this build runs on the CPU only"
+fi
+
+# Installed beside the old ones, which stay when that fails.
+npm_packages() {
+    rm -rf .deps/npm && mkdir -p .deps/npm && cp package.json package-lock.json .deps/npm/ &&
+        (cd .deps/npm && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error \
+            --fetch-retries=1 >npm.log 2>&1) || return 1
+    cp package-lock.json .deps/npm/node_modules/.carat-lock.json
+    rm -rf node_modules && mv .deps/npm/node_modules . && rm -rf .deps/npm
+}
+
+if npm_done; then
+    :
+elif ! have npm; then
+    say "NO NPM PACKAGES: npm is missing; the app cannot be put together, nor tested"
+else
+    say "npm ci"
+    if ! npm_packages; then
+        grep -v 'complete log' .deps/npm/npm.log | tail -n 4
+        say "NO NPM PACKAGES: npm ci failed; the app cannot be put together, nor tested"
+    fi
+fi
+if ! tools/wasm_cc.sh >/dev/null 2>&1; then
+    say "NO WASM: there is no clang >= 16 with lld and wasi-libc; the app cannot be built"
 fi
 exit 0
