@@ -67,7 +67,7 @@ static inline text_cpu *golden_cpu(golden *g, uint32_t n_ctx) {
     text_cpu *t;
     uint64_t done = 0;
     for (bool finished = false; !finished;)
-        REQUIRE(weights_load_host(g->model, g->memory, &done, &finished, &err));
+        REQUIRE(weights_load_host(g->model->matrices, g->memory, &done, &finished, &err));
     assert_int_equal(done, model_matrix_bytes(g->model));
     REQUIRE(text_cpu_create(g->model, n_ctx, &t, &err));
     return t;

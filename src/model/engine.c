@@ -138,8 +138,9 @@ bool engine_load_advance(carat_engine *eng, bool *busy, carat_error *err) {
     carat_error e = {0};
     bool done = false;
     *busy = false;
-    bool ok = eng->device->gpu ? upload_advance(eng->upload, busy, &done, &e)
-                               : weights_load_host(eng->model, eng->host, &eng->loaded, &done, &e);
+    bool ok = eng->device->gpu
+                  ? upload_advance(eng->upload, busy, &done, &e)
+                  : weights_load_host(eng->matrices, eng->host, &eng->loaded, &done, &e);
     if (!ok) {
         no_room(eng, &e, err);
         engine_unload(eng);

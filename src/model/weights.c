@@ -9,52 +9,11 @@
 #include <math.h>
 #include <string.h>
 
-#define PIECE        (8u << 20) /* bytes of a matrix read at once */
-#define NOT_ROTATED  1e20f      /* a divisor that leaves no angle; files write 1e30 */
-#define ROPE_ANCHOR  64u        /* rows between exact sines */
-#define READ_NUMBERS 256u       /* plain values read at once */
+#define PIECE       (8u << 20) /* bytes of a matrix read at once */
+#define NOT_ROTATED 1e20f      /* a divisor that leaves no angle; files write 1e30 */
+#define ROPE_ANCHOR 64u        /* rows between exact sines */
 
-/* ---- vectors ---- */
-
-/* Reads t [n], of a plain float type, as f32 and refuses NaN and infinity. */
-static bool read_numbers(const gguf_tensor *t, float *out, uint32_t n, carat_error *err) {
-    const quant_format *f = quant_find(t->type);
-    uint8_t raw[READ_NUMBERS * sizeof(float)];
-    for (uint32_t at = 0; at < n; at += READ_NUMBERS) {
-        const uint32_t m = min_u32(READ_NUMBERS, n - at);
-        const uint64_t offset = t->offset + (uint64_t)at * f->n_byte;
-        if (!source_read(t->src, offset, raw, (size_t)m * f->n_byte, err)) return false;
-        f->dequantise(raw, out + at, m);
-    }
-    for (uint32_t i = 0; i < n; i++)
-        if (!isfinite(out[i]))
-            return fail(err, CARAT_E_FORMAT, "model: %s holds a number that is not finite",
-                        t->name.text);
-    return true;
-}
-
-/* Gives every vector its place in one array and fills it: from the file, or with ones. */
-static bool load_vectors(arena *a, model *m, const bound *b, carat_error *err) {
-    model_weights *w = &m->weights;
-    uint64_t n = 0;
-    for (uint32_t i = 0; i < b->n_vector; i++) {
-        b->vectors[i]->offset = (uint32_t)n;
-        n += round_up(b->vectors[i]->n, 4);
-        if (n > UINT32_MAX) return fail(err, CARAT_E_FORMAT, "model: its vectors are too long");
-    }
-    float *all = arena_alloc(a, n, sizeof *all);
-    if (!all) return fail_memory(err, n * sizeof *all, "the model's vectors");
-    for (uint32_t i = 0; i < b->n_vector; i++) {
-        vector *v = b->vectors[i];
-        float *data = all + v->offset;
-        for (uint32_t j = 0; j < v->n; j++) data[j] = 1;
-        if (v->tensor && !read_numbers(v->tensor, data, v->n, err)) return false;
-        v->data = data;
-    }
-    w->vectors = all;
-    w->n_vectors = (uint32_t)n;
-    return true;
-}
+/* ---- opening ---- */
 
 /* Global layers rotate the pairs whose divisor leaves an angle; a file without divisors means the
  * proportional quarter of config.c. */
@@ -77,18 +36,15 @@ static bool settle_rope(model *m, carat_error *err) {
     return true;
 }
 
-/* ---- opening ---- */
-
 bool model_open(arena *a, gguf *g, model **out, carat_error *err) {
     model *m = arena_alloc(a, 1, sizeof *m);
-    bound b = {0};
+    binder b;
     if (!m) return fail_memory(err, sizeof *m, "the model");
     m->gguf = g;
     if (!config_read(g, &m->config, err) || !weights_bind(a, m, &b, err) ||
-        !load_vectors(a, m, &b, err) || !settle_rope(m, err))
+        !binder_load(&b, "model", &m->weights.vectors, &m->weights.n_vectors, err) ||
+        !settle_rope(m, err))
         return false;
-    for (uint32_t i = 0; i < b.n_number; i++)
-        if (!read_numbers(b.numbers[i].tensor, b.numbers[i].to, b.numbers[i].n, err)) return false;
 
     const gguf_tensor *ple = m->weights.ple_embed.tensor;
     if (ple) {
@@ -125,15 +81,16 @@ uint64_t model_matrix_bytes(const model *m) {
     return n;
 }
 
-bool weights_load_host(model *m, arena *a, uint64_t *done, bool *finished, carat_error *err) {
-    uint64_t begin = 0; /* of matrix i, counted as *done is */
+bool weights_load_host(weight **matrices, arena *a, uint64_t *done, bool *finished,
+                       carat_error *err) {
+    uint64_t begin = 0; /* of matrices[i], counted as *done is */
     uint32_t i = 0;
-    while (i < m->n_matrix && begin + m->matrices[i]->tensor->size <= *done)
-        begin += m->matrices[i++]->tensor->size;
-    *finished = i == m->n_matrix;
+    while (matrices[i] && begin + matrices[i]->tensor->size <= *done)
+        begin += matrices[i++]->tensor->size;
+    *finished = !matrices[i];
     if (*finished) return true;
 
-    weight *w = m->matrices[i];
+    weight *w = matrices[i];
     const gguf_tensor *t = w->tensor;
     if (!w->host) w->host = arena_alloc(a, t->size, 1);
     if (!w->host) return fail_memory(err, t->size, t->name.text);
@@ -141,7 +98,7 @@ bool weights_load_host(model *m, arena *a, uint64_t *done, bool *finished, carat
     const size_t n = left < PIECE ? (size_t)left : PIECE;
     if (!source_read(t->src, t->offset + at, (uint8_t *)w->host + at, n, err)) return false;
     *done += n;
-    *finished = n == left && i + 1 == m->n_matrix;
+    *finished = n == left && !matrices[i + 1];
     return true;
 }
 
