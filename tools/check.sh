@@ -12,8 +12,12 @@ files() { # those that git has or would add, and that exist
 }
 c_files=$(files 'src/*.[ch]' 'cli/*.[ch]' 'include/*.h' 'tests/*.[ch]' 'tools/*.[ch]')
 wgsl_files=$(files 'kernels/*.wgsl')
+js_files=$(files '*.js' '*.mjs')
+css_files=$(files 'web/*.css')
+types_files=$(files 'web/*.d.ts')
 script_files=$(files '*.sh' '.ci/run')
-n_files=$(echo "$c_files $wgsl_files $script_files" | wc -w)
+all_files="$c_files $wgsl_files $js_files $css_files $types_files $script_files"
+n_files=$(echo "$all_files" | wc -w)
 
 # Forward and backward drivers, which list a network's operations one after the other: 200 lines.
 drivers='text_cpu_forward decode_gpu_layers prefill_gpu_layers'
@@ -26,13 +30,16 @@ awk -v drivers=" $drivers " '
     function finish() {
         if (file == "") return
         limit = file ~ /\.wgsl$/ ? 250 : file == "include/carat.h" ? 320 : file ~ /\.h$/ ? 200 : 700
+        if (file ~ /\.(js|mjs|css|ts)$/) limit = 500
         if (n > limit) print file ":" n ": " n " lines, at most " limit
     }
     FNR == 1 {
         finish(); file = FILENAME; n = 0; start = 0; body = 0; sig = ""
         if (file ~ /\.[ch]$/ && $0 !~ /^\/\*/) bad(1, "starts without a banner comment")
         if (file ~ /\.wgsl$/ && $0 !~ /^\/\//) bad(1, "starts without a banner comment")
-        if (file !~ /\.([ch]|wgsl)$/ && $0 !~ /^#!\/bin\/sh/) bad(1, "not a /bin/sh script")
+        if (file ~ /\.(js|mjs|css|ts)$/ && $0 !~ /^(\/\/|\/\*|#!)/)
+            bad(1, "starts without a banner comment")
+        if (file ~ /(\.sh|^\.ci\/run)$/ && $0 !~ /^#!\/bin\/sh/) bad(1, "not a /bin/sh script")
     }
     {
         n++
@@ -59,7 +66,7 @@ awk -v drivers=" $drivers " '
         } else if (sig != "") { body = 1; name = "a table"; start = FNR + 1000000 }
         sig = ""
     }
-    END { finish() }' $c_files $wgsl_files $script_files </dev/null >>"$found"
+    END { finish() }' $all_files </dev/null >>"$found"
 
 # ---- calls and includes that src/ must not have ----
 
@@ -112,6 +119,27 @@ for kernel in $wgsl_files; do
     grep -qsw -e "kernel_$name" -e "\"$name\"" tests/*kernel*.c ||
         echo "$kernel:1: no test row names this kernel (tests/test_kernels*.c)" >>"$found"
 done
+
+# ---- JavaScript: what carat's policy forbids, and that it parses ----
+
+web_files=$(files 'web/*.js')
+# shellcheck disable=SC2016,SC2086
+awk '
+    function bad(what) { print FILENAME ":" FNR ": " what }
+    /^ *(\/\/|\*|\/\*)/ { next }
+    /(^|[^A-Za-z0-9_.])(eval|new Function)[ ]*\(/ { bad("no eval") }
+    /createObjectURL/ { bad("no blob: URLs") }
+    /SharedArrayBuffer|WebAssembly\.(Suspending|promising)/ { bad("no threads, no JSPI") }
+    /(innerHTML|outerHTML|insertAdjacentHTML|document\.write)/ && !/DOMPurify|sanitize/ {
+        bad("text goes into a page as text, or through DOMPurify")
+    }
+    ' $web_files /dev/null >>"$found"
+if command -v node >/dev/null; then
+    # shellcheck disable=SC2086
+    node tools/parse.mjs $js_files >>"$found" 2>&1
+else
+    echo "check: JAVASCRIPT IS NOT PARSED: there is no node here"
+fi
 
 # ---- shell scripts and formatting, where the tools are here ----
 

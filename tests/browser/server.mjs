@@ -104,7 +104,8 @@ export async function startServer({ root = webRoot, routes = {}, csp = strictCsp
     function find(name) {
         const all = { ...builtIn, ...table };
         if (all[name]) return all[name];
-        const key = Object.keys(all).find((k) => k.endsWith("*") && name.startsWith(k.slice(0, -1)));
+        const under = (k) => k.endsWith("*") && name.startsWith(k.slice(0, -1));
+        const key = Object.keys(all).find(under);
         return key && all[key];
     }
 
