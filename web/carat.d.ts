@@ -19,11 +19,13 @@ export type CaratErrorCode =
     | "not-found"      /* no such model, file or session */
     | "memory"         /* out of host or device memory */
     | "quota"          /* the browser's storage is full */
+    | "busy"           /* a stored model is in use: loaded or downloaded, perhaps in another tab */
     | "device"         /* no GPU, or it refused a command */
     | "device-lost"    /* the GPU went away, twice */
     | "context"        /* the conversation does not fit the context */
     | "aborted"        /* an AbortSignal ended it */
-    | "closed";        /* carat.close() was called */
+    | "closed"         /* carat.close() was called */
+    | "internal";      /* the engine stopped at a fault of its own; load() again works */
 
 export class CaratError extends Error {
     readonly name: "CaratError";
@@ -114,6 +116,8 @@ export interface ModelInfo {
     maxContextLength: number;
     layers: number;
     vocabulary: number;
+    /** what decides where a call says nothing */
+    sampling: {temperature: number; topK: number; topP: number; minP: number};
 }
 
 export interface StoredModel {
@@ -139,7 +143,8 @@ export interface Models {
     list(): Promise<StoredModel[]>;
     /** Downloads or resumes without loading. */
     download(url: string | URL, options?: Pick<LoadOptions,
-        "onProgress" | "signal" | "name" | "sha256" | "size" | "headers">): Promise<StoredModel>;
+        "onProgress" | "signal" | "name" | "sha256" | "size" | "headers" | "base">):
+        Promise<StoredModel>;
     delete(name: string): Promise<void>;
     storage(): Promise<Storage>;
     /** Asks the browser to keep the models; true when it promised. */
@@ -156,11 +161,14 @@ export interface ToolCall {
     arguments: Record<string, unknown>;
 }
 
+/** Text, whole or in parts. */
+export type Content = string | {type: "text"; text: string}[];
+
 export type Message =
-    | {role: "system" | "developer"; content: string}
-    | {role: "user"; content: string}
-    | {role: "assistant"; content?: string | null; thinking?: string; toolCalls?: ToolCall[]}
-    | {role: "tool"; content: string; toolCallId?: string; name?: string};
+    | {role: "system" | "developer"; content: Content}
+    | {role: "user"; content: Content}
+    | {role: "assistant"; content?: Content | null; thinking?: string; toolCalls?: ToolCall[]}
+    | {role: "tool"; content: Content; toolCallId?: string; name?: string};
 
 export interface Tool {
     type?: "function";
@@ -189,6 +197,7 @@ export interface Sampling {
 
 export interface AnswerOptions extends Sampling {
     stop?: string | string[];
+    /** absent: until the model ends or the context is full */
     maxTokens?: number;
     /** true: each token's log-probability; a number: and this many alternatives, at most 20 */
     logprobs?: boolean | number;
@@ -204,6 +213,11 @@ export interface ChatOptions extends AnswerOptions {
     thinking?: boolean;
     /** drop the oldest turns instead of failing when the context is full */
     dropOldest?: boolean;
+}
+
+export interface GenerateOptions extends AnswerOptions {
+    /** Texts of control tokens in the prompt become these tokens: only for your own text. */
+    specials?: boolean;
 }
 
 export interface TokenLogprob {
@@ -223,6 +237,7 @@ export interface Usage {
     tokensPerSecond: number;
 }
 
+/** "aborted": by its signal, by stop() or because the loop over it was left. */
 export type FinishReason = "stop" | "length" | "tool_calls" | "aborted";
 
 export type Part =
@@ -233,17 +248,21 @@ export type Part =
     /** Always the last one, also after an abort. */
     | {type: "usage"; usage: Usage; finishReason: FinishReason};
 
-/** An answer on its way. Iterate it, or await one of its promises; leaving the loop stops it. */
+export interface AnswerResult {
+    text: string;
+    thinking: string;
+    toolCalls: ToolCall[];
+    usage: Usage;
+    finishReason: FinishReason;
+    /** of every token, those of thinking and of tool calls included */
+    logprobs?: TokenLogprob[];
+}
+
+/** An answer on its way: it starts by itself, in its turn. Iterate it, or await its result(), or
+ * first the one and then the other; leaving the loop stops it. Parts wait for a slow reader. */
 export interface Answer extends AsyncIterable<Part> {
-    /** Runs to the end and gives the whole. */
-    result(): Promise<{
-        text: string;
-        thinking: string;
-        toolCalls: ToolCall[];
-        usage: Usage;
-        finishReason: FinishReason;
-        logprobs?: TokenLogprob[];
-    }>;
+    /** Runs to the end and gives the whole. An abort is no error: what was said so far is given. */
+    result(): Promise<AnswerResult>;
     /** Ends it within one token; what was said so far stays usable. */
     stop(): void;
 }
@@ -252,7 +271,8 @@ export interface Answer extends AsyncIterable<Part> {
 
 export interface ChatCompletions {
     /** As `openai.chat.completions.create()` of the npm package openai: request and response have
-     * its shapes, with `stream: true` an async iterable of chunks. `model` is ignored. */
+     * its shapes, with `stream: true` an async iterable of chunks. `model` is ignored. A field
+     * that would change the answer and is not understood is an "unsupported" error. */
     create(request: {stream: true} & CompletionRequest, options?: {signal?: AbortSignal}):
         Promise<AsyncIterable<CompletionChunk>>;
     create(request: {stream?: false | null} & CompletionRequest, options?: {signal?: AbortSignal}):
@@ -324,9 +344,11 @@ export class Carat {
     static load(source: Source, options?: LoadOptions): Promise<Carat>;
     /** What loading would take; reads only the file's header. */
     static estimate(source: Source, options?: Pick<LoadOptions,
-        "signal" | "contextLength" | "device" | "headers" | "base" | "name">): Promise<Estimate>;
+        "signal" | "contextLength" | "device" | "powerPreference" | "store" | "headers" | "base" |
+        "name">): Promise<Estimate>;
     /** The device that load() would use. */
-    static device(options?: Pick<LoadOptions, "device" | "powerPreference">): Promise<DeviceInfo>;
+    static device(options?: Pick<LoadOptions, "device" | "powerPreference" | "base">):
+        Promise<DeviceInfo>;
 
     readonly model: ModelInfo;
     /** Changes when a lost device was replaced; see onNotice. */
@@ -336,10 +358,9 @@ export class Carat {
 
     /** Answers a conversation, given whole every time; what earlier calls computed of it is reused.
      * Calls made while another one runs wait for their turn. */
-    chat(options: ChatOptions): Answer;
-    readonly chat: {(options: ChatOptions): Answer; completions: ChatCompletions};
+    readonly chat: {(options: ChatOptions): Answer; readonly completions: ChatCompletions};
     /** Continues raw text without a template. */
-    generate(prompt: string, options?: AnswerOptions): Answer;
+    generate(prompt: string, options?: GenerateOptions): Answer;
 
     /** With specials, the texts of control tokens become these tokens: only for your own text. */
     tokenize(text: string, options?: {specials?: boolean}): Promise<Int32Array>;

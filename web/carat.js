@@ -1,0 +1,190 @@
+// @ts-check
+/* carat: the package's front: the class Carat, which a page holds. Owns nothing but the worker; all
+ * that computes, reads or stores is there.
+ *
+ * Flow: request.js and openai.js bring calls into the engine's shape, remote.js carries them to
+ * worker.js, answer.js is what a caller reads. carat.d.ts is the reference. */
+import {Answer, noUsage} from "./answer.js";
+import {CaratError} from "./errors.js";
+import {completionsOf} from "./openai.js";
+import {Remote, absolute} from "./remote.js";
+import {chatRequest, checkLoad, countRequest, generateRequest} from "./request.js";
+import * as store from "./store.js";
+
+/** @typedef {import("./carat.js").Source} Source */
+/** @typedef {import("./carat.js").LoadOptions} LoadOptions */
+/** @typedef {import("./carat.js").ChatOptions} ChatOptions */
+/** @typedef {import("./carat.js").GenerateOptions} GenerateOptions */
+/** @typedef {import("./remote.js").Handlers} Handlers */
+
+export {CaratError};
+
+/** A source as the worker takes it: what a worker cannot know is the page's address.
+ * @param {Source} source */
+function portable(source) {
+    if (typeof source === "string" || source instanceof URL) return {url: absolute(source).href};
+    if (source instanceof Blob) return {blob: source};
+    if (source instanceof ArrayBuffer || source instanceof Uint8Array) return {bytes: source};
+    const s = /** @type {any} */ (source);
+    if (typeof s?.opfs === "string") return {opfs: s.opfs};
+    if (typeof s?.ollama === "string")
+        return {ollama: s.ollama, server: absolute(s.server ?? "/").href};
+    throw new CaratError("argument", "a model's source is a URL, a file, bytes, {opfs: name} or " +
+        "{ollama: name}");
+}
+
+/** The options that the worker sees: what can be posted to it.
+ * @param {LoadOptions} options */
+function plain({onProgress, onNotice, signal, base, ...rest}) {
+    return rest;
+}
+
+/** Calls a worker that lives only for this one call.
+ * @param {string} op @param {object} args @param {LoadOptions} options */
+async function callOnce(op, args, {base, onProgress, signal}) {
+    const remote = new Remote(base);
+    try {
+        return await remote.call(op, args, {onProgress, signal});
+    } finally {
+        await remote.close();
+    }
+}
+
+/** @type {import("./carat.js").Models} */
+const models = {
+    list: () => store.list(),
+    async download(url, options = {}) {
+        checkLoad("download", options);
+        return callOnce("download", {url: absolute(url).href, options: plain(options)}, options);
+    },
+    delete: (name) => store.remove(name),
+    storage: () => store.storage(),
+    persist: () => store.persist(),
+    ollama: (server) => store.ollama(absolute(server ?? "/").href),
+};
+
+export class Carat {
+    static version = "0.1.0";
+    static models = models;
+    #remote;
+
+    /** @param {Remote} remote @param {any} loaded what the worker says of the model */
+    constructor(remote, loaded) {
+        this.#remote = remote;
+        /** @type {import("./carat.js").ModelInfo} */
+        this.model = loaded.model;
+        /** @type {import("./carat.js").DeviceInfo} */
+        this.device = loaded.device;
+        const completions = completionsOf((/** @type {ChatOptions} */ options) =>
+            this.#chat(options), loaded.model.name);
+        /** @type {import("./carat.js").Carat["chat"]} */
+        this.chat = Object.assign((/** @type {ChatOptions} */ options) => this.#chat(options),
+            {completions});
+    }
+
+    /** @param {Source} source @param {LoadOptions} [options] */
+    static async load(source, options = {}) {
+        checkLoad("load", options);
+        const args = {source: portable(source), options: plain(options)};
+        const {onNotice, onProgress, signal, base} = options;
+        const remote = new Remote(base);
+        remote.onNotice = onNotice;
+        try {
+            const carat = new Carat(remote, await remote.call("load", args, {onProgress, signal}));
+            remote.onDevice = (device) => {
+                carat.device = device;
+            };
+            return carat;
+        } catch (error) {
+            await remote.close();
+            throw error;
+        }
+    }
+
+    /** @param {Source} source @param {LoadOptions} [options] */
+    static async estimate(source, options = {}) {
+        checkLoad("estimate", options);
+        return callOnce("estimate", {source: portable(source), options: plain(options)}, options);
+    }
+
+    /** @param {LoadOptions} [options] */
+    static async device(options = {}) {
+        checkLoad("device", options);
+        return callOnce("device", {options: plain(options)}, options);
+    }
+
+    memory() {
+        return this.#remote.call("memory", {});
+    }
+
+    /** @param {ChatOptions} options */
+    #chat(options) {
+        return this.#answer("chat", () => chatRequest(options), options);
+    }
+
+    /** @param {string} prompt @param {GenerateOptions} [options] */
+    generate(prompt, options = {}) {
+        return this.#answer("generate", () => generateRequest(prompt, options), options);
+    }
+
+    /** @param {string} op @param {() => object} request @param {GenerateOptions} options */
+    #answer(op, request, options) {
+        let cancel = () => {};
+        const answer = new Answer(() => cancel());
+        try {
+            const args = request();
+            if (options.signal?.aborted) {
+                answer.add({type: "usage", usage: noUsage(), finishReason: "aborted"});
+                return answer;
+            }
+            const call = this.#remote.start(op, args, {onPart: (part) => answer.add(part),
+                onProgress: options.onProgress, signal: options.signal});
+            cancel = call.cancel;
+            call.done.catch((error) => answer.fail(error));
+        } catch (error) {
+            answer.fail(error);
+        }
+        return answer;
+    }
+
+    /** @param {string} text @param {{specials?: boolean}} [options] */
+    async tokenize(text, {specials = false} = {}) {
+        if (typeof text !== "string") throw new CaratError("argument", "tokenize: text is expected");
+        return this.#remote.call("tokenize", {text, specials});
+    }
+
+    /** @param {ArrayLike<number>} ids @param {{specials?: boolean}} [options] */
+    async detokenize(ids, {specials = false} = {}) {
+        return this.#remote.call("detokenize", {ids: Int32Array.from(ids), specials});
+    }
+
+    /** @param {Parameters<import("./carat.js").Carat["countTokens"]>[0]} input */
+    async countTokens(input) {
+        return this.#remote.call("count", countRequest(input));
+    }
+
+    /** @param {string} name */
+    saveSession(name) {
+        return this.#remote.call("saveSession", {name});
+    }
+
+    /** @param {string} name */
+    restoreSession(name) {
+        return this.#remote.call("restoreSession", {name});
+    }
+
+    /** @param {string} name */
+    deleteSession(name) {
+        return this.#remote.call("deleteSession", {name});
+    }
+
+    listSessions() {
+        return this.#remote.call("listSessions", {});
+    }
+
+    close() {
+        return this.#remote.close();
+    }
+}
+
+export default Carat;

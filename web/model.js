@@ -1,0 +1,260 @@
+// @ts-check
+/* model: from what a page names to an engine that has opened it. Owns the choice between storing,
+ * reading in place and reading by range requests, the file that the engine reads, and the answer to
+ * whether a model can run here.
+ *
+ * Weights are not read here. Flow: worker.js before; store.js and source.js bring the bytes,
+ * gpu.js the device, engine.js the rest. */
+import {CaratError} from "./errors.js";
+import {Engine} from "./engine.js";
+import {Gpu} from "./gpu.js";
+import {bytes} from "./opfs.js";
+import {openBlob, openBytes, openOpfs, openUrl} from "./source.js";
+import * as store from "./store.js";
+import {Files} from "./wasi.js";
+
+/** @typedef {import("./source.js").SourceFile} SourceFile */
+/** @typedef {import("./carat.js").LoadOptions} LoadOptions */
+/** @typedef {import("./carat.js").Progress} Progress */
+/** @typedef {import("./carat.js").DeviceInfo} DeviceInfo */
+/** @typedef {{url?: string, blob?: Blob, bytes?: ArrayBuffer | Uint8Array, opfs?: string,
+ *     ollama?: string, server?: string}} Source as carat.js posts it
+ * @typedef {{signal: AbortSignal, onProgress: (progress: Progress) => void,
+ *     onNotice: (notice: string) => void}} Call
+ * @typedef {{name: string, file: SourceFile, release: () => Promise<void>}} Opened */
+
+/** More than this on a CPU would answer in minutes, not seconds. */
+const CPU_WEIGHTS = 300e6;
+/** What a 32-bit heap holds beside the engine's own data. */
+const CPU_HEAP = 3.75e9;
+/** What the heap grows by while weights stream through it. */
+const STAGING = 16e6;
+/** The start of a file in which a header is expected, where a server cannot send ranges. */
+const HEAD = 32 << 20;
+
+/** @param {string} url */
+const lastPart = (url) => decodeURIComponent(new URL(url).pathname.split("/").pop() || "model.gguf");
+const nothing = async () => {};
+
+/* ---- sources ---- */
+
+/** What `carat serve` reads from its own disk is not stored a second time.
+ * @param {Source} source @param {LoadOptions} options @returns {Promise<Opened>} */
+async function openServed({ollama = "", server}, {headers}) {
+    const {name, url} = await store.ollamaModel(ollama, server);
+    return {name, file: await openUrl(url, {headers}), release: nothing};
+}
+
+/** @param {string} name @param {AbortSignal} signal @returns {Promise<Opened>} */
+async function openStored(name, signal) {
+    const letGo = await store.hold(name, signal);
+    try {
+        return {name, file: await openOpfs(name), release: letGo};
+    } catch (error) {
+        await letGo();
+        throw error;
+    }
+}
+
+/** Stored first, unless the page does not want that or the browser has no place for it.
+ * @param {string} url @param {LoadOptions} options @param {Call} call @returns {Promise<Opened>} */
+async function openAddress(url, options, {signal, onProgress, onNotice}) {
+    const {store: wanted = true, name, size, sha256, headers} = options;
+    const inPlace = async () =>
+        ({name: lastPart(url), file: await openUrl(url, {headers, signal}), release: nothing});
+    if (!wanted || (options.store === undefined && !navigator.storage?.getDirectory))
+        return inPlace();
+    const stored = await store.download(url, {name, size, sha256, headers, signal, onProgress,
+        onNotice});
+    return openStored(stored.name, signal);
+}
+
+/** @param {Source} source @param {LoadOptions} options @param {Call} call @returns {Promise<Opened>} */
+async function openSource(source, options, call) {
+    const {url, blob, bytes: whole, opfs, ollama} = source;
+    if (url !== undefined) return openAddress(url, options, call);
+    if (opfs !== undefined) return openStored(opfs, call.signal);
+    if (ollama !== undefined) return openServed(source, options);
+    const name = options.name ?? (blob instanceof File ? blob.name : "model.gguf");
+    const file = blob ? openBlob(blob, name)
+        : openBytes(/** @type {ArrayBuffer | Uint8Array} */ (whole), name);
+    return {name, file, release: nothing};
+}
+
+/** Only the header is read: what is at a URL stays there.
+ * @param {Source} source @param {LoadOptions} options @param {Call} call @returns {Promise<Opened>} */
+async function openHeader(source, options, call) {
+    const {url} = source, {headers} = options;
+    if (url === undefined) return openSource(source, options, call);
+    const file = await openUrl(url, {headers, signal: call.signal, headBytes: HEAD});
+    return {name: lastPart(url), file, release: nothing};
+}
+
+/* ---- device ---- */
+
+/** @param {Engine} engine @param {Gpu | null} gpu @returns {DeviceInfo} */
+export function deviceInfo(engine, gpu) {
+    const {name, isGpu} = engine.device();
+    if (!isGpu || !gpu?.info)
+        return {name: name.replace("CPU reference", "CPU"), kind: "cpu", backend: "wasm",
+            features: []};
+    const {name: adapter, kind, backend, features} = gpu.info;
+    return {name: adapter, kind, backend, features};
+}
+
+/** An engine with its device open and no model yet.
+ * @param {LoadOptions} options */
+export async function openEngine({device = "auto", powerPreference}) {
+    const gpu = device === "cpu" ? null : await Gpu.open({powerPreference});
+    const files = new Files();
+    try {
+        const wasm = new URL("./carat.wasm", import.meta.url);
+        const engine = await Engine.create({wasm, gpu, files, log: () => {}});
+        engine.openDevice(device);
+        return {engine, gpu, files};
+    } catch (error) {
+        gpu?.close();
+        throw error;
+    }
+}
+
+/* ---- model ---- */
+
+/** The engine reads a file by its name; its messages say it.
+ * @param {Awaited<ReturnType<typeof openEngine>>} host @param {Opened} opened */
+function openModel({engine, files}, {name, file}) {
+    const inside = name.replace(/[/\0]/g, "_");
+    files.add(inside, file);
+    engine.openModel({path: `/${inside}`});
+    return engine.describe();
+}
+
+/** @typedef {ReturnType<typeof openModel>} Description */
+
+/** Bytes of a session. @param {Description} about @param {number} context */
+const sessionBytes = ({memory}, context) =>
+    memory.kv_fixed + memory.kv_token * context + memory.scratch;
+
+/** @param {Description} about @param {LoadOptions} options */
+const contextOf = ({config}, {contextLength}) =>
+    contextLength ?? Math.min(8192, config.n_ctx_train || 8192);
+
+/** Why a model cannot run here, or null.
+ * @param {Engine} engine @param {Description} about @param {LoadOptions} options
+ * @returns {CaratError | null} */
+function obstacle(engine, about, options) {
+    const {name, memory, config} = about, context = contextOf(about, options);
+    const device = engine.device(), all = memory.weights + sessionBytes(about, context);
+    if (config.n_ctx_train && context > config.n_ctx_train)
+        return new CaratError("argument", `${name} was made for ${config.n_ctx_train} tokens of ` +
+            `context, not ${context}`);
+    if (device.isGpu) return null;
+    if (options.device !== "cpu" && memory.weights > CPU_WEIGHTS) {
+        const why = /no GPU: (.*)\)$/.exec(device.name)?.[1] ?? "there is none";
+        return new CaratError("device", `${name} needs a GPU, with ${bytes(memory.weights)} of ` +
+            `weights: ${why}`);
+    }
+    if (all > CPU_HEAP)
+        return new CaratError("memory", `${name} needs ${bytes(all)} on the CPU, and a page's ` +
+            "engine holds 4 GB");
+    return null;
+}
+
+/** Before gigabytes are downloaded for nothing: whether the CPU alone would do.
+ * @param {Source} source @param {LoadOptions} options @param {Call} call
+ * @param {Awaited<ReturnType<typeof openEngine>>} host */
+async function checkBeforehand(source, options, call, host) {
+    if (source.url === undefined || host.engine.device().isGpu) return;
+    const opened = await openHeader(source, options, call).catch(() => null);
+    if (!opened) return; /* perhaps it is stored already; if not, the download says why */
+    try {
+        const why = obstacle(host.engine, openModel(host, opened), options);
+        if (why) throw why;
+    } finally {
+        opened.file.close?.();
+    }
+}
+
+/** @param {Source} source @param {LoadOptions} options @param {Call} call */
+export async function openHere(source, options, call) {
+    const host = await openEngine(options);
+    /** @type {Opened | null} */
+    let opened = null;
+    const close = async () => {
+        host.engine.close();
+        host.gpu?.close();
+        opened?.file.close?.();
+        await opened?.release();
+    };
+    try {
+        await checkBeforehand(source, options, call, host);
+        opened = await openSource(source, options, call);
+        call.onProgress({phase: "open", done: 0, total: opened.file.size, rate: 0});
+        const about = openModel(host, opened);
+        const why = obstacle(host.engine, about, options);
+        if (why) throw why;
+        return {...host, about, fileBytes: opened.file.size, close,
+            cpuWillDo: about.memory.weights <= CPU_WEIGHTS || options.device === "cpu"};
+    } catch (error) {
+        await close();
+        throw error;
+    }
+}
+
+/** @param {Description} about @param {number} fileBytes @param {number} context */
+export function modelInfo(about, fileBytes, context) {
+    const {name, size_label, quantisation, n_params, memory, config, params} = about;
+    const said = params ?? {};
+    return {name, sizeLabel: size_label, quantisation, parameters: n_params, fileBytes,
+        weightBytes: memory.weights, contextLength: context, maxContextLength: config.n_ctx_train,
+        layers: config.n_layer, vocabulary: config.n_vocab,
+        sampling: {temperature: said.temperature ?? 1, topK: said.top_k ?? 64,
+            topP: said.top_p ?? 0.95, minP: said.min_p ?? 0}};
+}
+
+/* ---- estimate ---- */
+
+/** Bytes of a URL's file that are not stored yet.
+ * @param {Source} source @param {LoadOptions} options @param {number} size */
+async function downloadBytes({url}, {store: wanted = true, name}, size) {
+    if (url === undefined || !wanted || !navigator.storage?.getDirectory) return 0;
+    const stored = await store.find(name ?? lastPart(url));
+    return stored && stored.url === url ? size - stored.bytes : size;
+}
+
+/** Without a GPU that was asked for, the rest can still be told.
+ * @param {LoadOptions} options */
+async function openEngineOrCpu(options) {
+    try {
+        return {host: await openEngine(options), noDevice: null};
+    } catch (error) {
+        if (!(error instanceof CaratError) || error.code !== "device") throw error;
+        return {host: await openEngine({device: "cpu"}), noDevice: error.message};
+    }
+}
+
+/** @param {Source} source @param {LoadOptions} options @param {Call} call
+ * @returns {Promise<import("./carat.js").Estimate>} */
+export async function estimate(source, options, call) {
+    const {host, noDevice} = await openEngineOrCpu(options);
+    const opened = await openHeader(source, options, call);
+    try {
+        const about = openModel(host, opened), onGpu = host.engine.device().isGpu;
+        const context = contextOf(about, options);
+        const all = about.memory.weights + sessionBytes(about, context);
+        const missing = await downloadBytes(source, options, opened.file.size);
+        const free = missing ? (await store.storage()).free : 0;
+        const reason = noDevice ?? obstacle(host.engine, about, options)?.message ??
+            (missing > free ? `${bytes(missing)} are to be downloaded, and this page may store ` +
+                `${bytes(free)} more` : null);
+        const {name, sizeLabel, quantisation, parameters, maxContextLength} =
+            modelInfo(about, opened.file.size, context);
+        return {name, sizeLabel, quantisation, parameters, fileBytes: opened.file.size,
+            downloadBytes: missing, gpuBytes: onGpu ? all : 0,
+            hostBytes: host.engine.heapBytes() + (onGpu ? STAGING : all),
+            contextLength: context, maxContextLength, fits: reason === null, reason};
+    } finally {
+        opened.file.close?.();
+        await opened.release();
+    }
+}

@@ -1,0 +1,184 @@
+// @ts-check
+/* request: what a caller asks for -> what the engine is asked. Checks that every option exists and
+ * has the right type (a misspelt one would silently change nothing), and brings messages into the
+ * one shape that the engine reads, which is OpenAI's. What an option's value means is the engine's.
+ *
+ * Flow: carat.js and openai.js before; the result travels to worker.js. */
+import {CaratError} from "./errors.js";
+
+/** @typedef {import("./carat.js").ChatOptions} ChatOptions */
+/** @typedef {import("./carat.js").GenerateOptions} GenerateOptions */
+/** @typedef {import("./carat.js").Content} Content */
+
+/** @param {string} message @returns {never} */
+function wrong(message) {
+    throw new CaratError("argument", message);
+}
+
+/** @param {unknown} value @returns {value is Record<string, unknown>} */
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+/** @param {unknown} value */
+const isWhole = (value) => Number.isSafeInteger(value) && Number(value) >= 0;
+/** @param {unknown} value */
+const isText = (value) => typeof value === "string";
+
+/** @typedef {[test: (value: unknown) => boolean, expected: string]} Rule */
+/** @type {Record<string, Rule>} */
+const is = {
+    flag: [(v) => typeof v === "boolean", "true or false"],
+    number: [Number.isFinite, "a number"],
+    count: [isWhole, "a whole number that is not negative"],
+    positive: [(v) => isWhole(v) && v !== 0, "a whole number above 0"],
+    text: [isText, "text"],
+    list: [Array.isArray, "a list"],
+    object: [isObject, "an object"],
+    call: [(v) => typeof v === "function", "a function"],
+    stop: [(v) => [v].flat().every((s) => isText(s) && s !== ""), "text or a list of texts"],
+    logprobs: [(v) => typeof v === "boolean" || (isWhole(v) && Number(v) <= 20),
+        "true, false or a number up to 20"],
+    device: [(v) => ["auto", "gpu", "cpu"].includes(String(v)), '"auto", "gpu" or "cpu"'],
+    power: [(v) => ["high-performance", "low-power"].includes(String(v)),
+        '"high-performance" or "low-power"'],
+    url: [(v) => isText(v) || v instanceof URL, "a URL"],
+    sha256: [(v) => isText(v) && /^[0-9a-fA-F]{64}$/.test(String(v)), "64 hex digits"],
+    signal: [(v) => v instanceof AbortSignal, "an AbortSignal"],
+    context: [(v) => isWhole(v) && Number(v) > 0 && Number(v) < 2 ** 32,
+        "a whole number above 0"],
+};
+
+/** @type {Record<string, Rule>} */
+const answerRules = {
+    temperature: is.number, topK: is.count, topP: is.number, minP: is.number,
+    repeatPenalty: is.number, repeatLastN: is.count, frequencyPenalty: is.number,
+    presencePenalty: is.number, seed: is.count, maxTokens: is.positive, stop: is.stop,
+    logprobs: is.logprobs, responseFormat: is.object, signal: is.signal, onProgress: is.call,
+};
+/** @type {Record<string, Rule>} */
+const chatRules = {...answerRules, messages: is.list, tools: is.list, thinking: is.flag,
+    dropOldest: is.flag};
+/** @type {Record<string, Rule>} */
+const generateRules = {...answerRules, specials: is.flag};
+/** @type {Record<string, Rule>} */
+const loadRules = {onProgress: is.call, onNotice: is.call, signal: is.signal,
+    contextLength: is.context, device: is.device, powerPreference: is.power, store: is.flag,
+    name: is.text, sha256: is.sha256, size: is.count, headers: is.object, base: is.url};
+
+/** Checks options by rules; undefined is absent.
+ * @param {string} what @param {unknown} options @param {Record<string, Rule>} rules */
+function check(what, options, rules) {
+    if (!isObject(options)) wrong(`${what}: an object of options is expected`);
+    for (const [name, value] of Object.entries(options)) {
+        if (value === undefined) continue;
+        if (!Object.hasOwn(rules, name)) wrong(`${what}: there is no option ${name}`);
+        const [test, expected] = rules[name];
+        if (!test(value)) wrong(`${what}: ${name} has to be ${expected}`);
+    }
+}
+
+/** @param {string} what @param {unknown} options */
+export function checkLoad(what, options) {
+    check(what, options, loadRules);
+}
+
+/* ---- messages ---- */
+
+/** @param {string} where @param {unknown} content @returns {Content} */
+function checkContent(where, content) {
+    if (typeof content === "string") return content;
+    if (!Array.isArray(content)) return wrong(`${where}: content has to be text or a list of parts`);
+    for (const part of content) {
+        if (part?.type !== "text")
+            throw new CaratError("unsupported",
+                `${where}: a part of type "${part?.type}" is not text, and only text is read`);
+        if (typeof part.text !== "string") wrong(`${where}: a part has no text`);
+    }
+    return content;
+}
+
+/** @param {string} where @param {unknown} call */
+function engineCall(where, call) {
+    const c = /** @type {any} */ (call);
+    if (!isObject(c) || typeof c.name !== "string") return wrong(`${where} has no name`);
+    if (!isObject(c.arguments ?? {})) wrong(`${where}: arguments has to be an object`);
+    return {id: c.id, type: "function",
+        function: {name: c.name, arguments: c.arguments ?? {}}};
+}
+
+/** @param {unknown} message @param {number} i */
+function engineMessage(message, i) {
+    const m = /** @type {any} */ (message), where = `messages[${i}]`;
+    if (!isObject(m)) return wrong(`${where}: an object is expected`);
+    if (m.role === "system" || m.role === "developer" || m.role === "user")
+        return {role: m.role, content: checkContent(where, m.content)};
+    if (m.role === "tool")
+        return {role: "tool", content: checkContent(where, m.content), tool_call_id: m.toolCallId,
+            name: m.name};
+    if (m.role !== "assistant") return wrong(`${where}: there is no role "${m.role}"`);
+    if (m.toolCalls !== undefined && !Array.isArray(m.toolCalls))
+        wrong(`${where}: toolCalls has to be a list`);
+    return {role: "assistant", content: checkContent(where, m.content ?? ""),
+        reasoning: m.thinking,
+        tool_calls: m.toolCalls?.length ? m.toolCalls.map((/** @type {unknown} */ c,
+            /** @type {number} */ k) => engineCall(`${where}: toolCalls[${k}]`, c)) : undefined};
+}
+
+/** @param {unknown} tool @param {number} i */
+function engineTool(tool, i) {
+    const t = /** @type {any} */ (tool);
+    if (!isObject(t) || (t.type !== undefined && t.type !== "function") ||
+        !isObject(t.function) || typeof t.function.name !== "string")
+        return wrong(`tools[${i}]: {type: "function", function: {name, ...}} is expected`);
+    return {type: "function", function: t.function};
+}
+
+/* ---- the whole ---- */
+
+/** @param {unknown} format @returns {string | undefined} a JSON schema as text */
+function schemaOf(format) {
+    const f = /** @type {any} */ (format);
+    if (f === undefined || f.type === "text") return undefined;
+    if (f.type === "json_object") return "{}";
+    if (f.type !== "json_schema")
+        return wrong('responseFormat: type has to be "text", "json_object" or "json_schema"');
+    if (!isObject(f.schema)) wrong("responseFormat: schema has to be an object");
+    return JSON.stringify(f.schema);
+}
+
+/** @param {GenerateOptions | ChatOptions} options */
+function engineOptions(options) {
+    const {temperature, topK, topP, minP, repeatPenalty, repeatLastN, frequencyPenalty,
+        presencePenalty, seed, maxTokens, stop, logprobs, responseFormat} = options;
+    return {temperature, topK, topP, minP, repeatPenalty, repeatLastN, frequencyPenalty,
+        presencePenalty, seed, maxTokens, logprobs, schema: schemaOf(responseFormat),
+        stop: typeof stop === "string" ? [stop] : stop};
+}
+
+/** The conversation of a chat or of countTokens().
+ * @param {Pick<ChatOptions, "messages" | "tools" | "thinking">} options */
+export function conversationOf(options) {
+    const {messages, tools, thinking} = options;
+    if (!Array.isArray(messages) || messages.length === 0)
+        wrong("messages: a list of at least one message is expected");
+    return {messages: messages.map(engineMessage),
+        tools: tools?.length ? tools.map(engineTool) : undefined, thinking};
+}
+
+/** @param {ChatOptions} options */
+export function chatRequest(options) {
+    check("chat", options, chatRules);
+    return {...engineOptions(options), ...conversationOf(options), dropOldest: options.dropOldest};
+}
+
+/** @param {string} prompt @param {GenerateOptions} options */
+export function generateRequest(prompt, options) {
+    if (typeof prompt !== "string") wrong("generate: the prompt has to be text");
+    check("generate", options, generateRules);
+    return {...engineOptions(options), prompt, specials: options.specials ?? false};
+}
+
+/** @param {Parameters<import("./carat.js").Carat["countTokens"]>[0]} input */
+export function countRequest(input) {
+    if (typeof input === "string") return {text: input};
+    check("countTokens", input, {messages: is.list, tools: is.list, thinking: is.flag});
+    return conversationOf(input);
+}

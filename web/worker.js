@@ -1,0 +1,212 @@
+// @ts-check
+/* worker: where the model lives. Owns the engine, its device, its file and its session; answers the
+ * calls that remote.js posts (the messages are described there), those that use the session one
+ * after the other.
+ *
+ * What is not a CaratError is a fault of carat's own (a trap in wasm, say): nothing is known of the
+ * engine's state then, so the worker says "fatal" and is ended.
+ *
+ * Flow: remote.js before; model.js opens, run.js drives, sessions.js stores. */
+import {noUsage} from "./answer.js";
+import {CaratError} from "./errors.js";
+import {deviceInfo, estimate, modelInfo, openEngine, openHere} from "./model.js";
+import {Meter} from "./progress.js";
+import {Line, run} from "./run.js";
+import {deleteSession, listSessions, readSession, sessionPath, writeSession} from "./sessions.js";
+import {download} from "./store.js";
+
+/** @typedef {import("./engine.js").Event} Event */
+/** @typedef {import("./engine.js").Job} Job */
+/** @typedef {import("./carat.js").Part} Part */
+/** @typedef {import("./carat.js").Progress} Progress */
+/** @typedef {{signal: AbortSignal, onProgress: (progress: Progress) => void,
+ *     onNotice: (notice: string) => void, onPart: (part: Part) => void, meter: Meter}} Call */
+
+/** @type {Awaited<ReturnType<typeof openHere>> | null} */
+let host = null;
+const line = new Line();
+/** @type {Map<number, {stop: AbortController, ended: Promise<void>}>} */
+const calls = new Map();
+
+function loaded() {
+    if (!host) throw new CaratError("internal", "no model is loaded");
+    return host;
+}
+
+/** @param {string} notice */
+function onNotice(notice) {
+    postMessage({notice});
+}
+
+/* ---- jobs ---- */
+
+/** @param {Job} job @param {Call} call @param {(event: Event) => void} onEvent */
+function drive(job, {signal}, onEvent) {
+    const {engine, gpu, cpuWillDo} = loaded();
+    return run(job, {gpu, cpuWillDo, signal, onEvent(event) {
+        if (event.kind === "notice") {
+            onNotice(event.text);
+            postMessage({device: deviceInfo(engine, gpu)});
+        }
+        onEvent(event);
+    }});
+}
+
+/** @param {number} id */
+const tokenText = (id) => loaded().engine.detokenize([id], true);
+
+/** The token that an event brought, when log-probabilities were asked for.
+ * @param {Event} event @param {unknown} wanted */
+function logprobsOf({token, logprob, top}, wanted) {
+    if (!wanted || token < 0) return {};
+    return {logprobs: [{token: tokenText(token), id: token, logprob,
+        top: top.filter((t) => t.id >= 0).map((t) => ({...t, token: tokenText(t.id)}))}]};
+}
+
+/** @param {string} text @returns {Part} */
+function toolCallPart(text) {
+    const {name, arguments: given} = JSON.parse(text);
+    const id = crypto.getRandomValues(new Uint32Array(2))
+        .reduce((all, n) => all + n.toString(16).padStart(8, "0"), "call_");
+    return {type: "toolCall", toolCall: {id, name, arguments: given ?? {}}};
+}
+
+/** Passes an event of an answer on.
+ * @param {Event} event @param {Call} call @param {unknown} logprobs what was asked for */
+function tell(event, {onPart, meter}, logprobs) {
+    const {kind, text, done, total} = event;
+    if (kind === "progress") {
+        /* Weights again, after a lost device: their bytes are more than any context. */
+        meter.report(total > loaded().engine.context() ? "load" : "prompt", done, total);
+    } else if (kind === "text" || kind === "thinking") {
+        onPart({type: kind, text, ...logprobsOf(event, logprobs)});
+    } else if (kind === "toolCall") {
+        const its = logprobsOf(event, logprobs);
+        if (its.logprobs) onPart({type: "text", text: "", ...its});
+        onPart(toolCallPart(text));
+    } else if (kind === "notice") {
+        onPart({type: "notice", text});
+    }
+}
+
+/** @param {ReturnType<Job["stats"]>} stats @returns {import("./carat.js").Usage} */
+function usageOf({promptTokens, reusedTokens, generatedTokens, promptSeconds, generateSeconds}) {
+    /* The first token is the prompt's. */
+    const rate = generateSeconds > 0 ? Math.max(0, generatedTokens - 1) / generateSeconds : 0;
+    return {promptTokens, cachedTokens: reusedTokens, completionTokens: generatedTokens,
+        promptSeconds, completionSeconds: generateSeconds, tokensPerSecond: rate};
+}
+
+/** @param {any} request @param {Call} call @param {() => Job} start */
+async function answer(request, call, start) {
+    let usage = noUsage();
+    /** @type {any} */
+    let finishReason = "aborted";
+    await line.wait(call.signal, async () => {
+        const {finish, stats} = await drive(start(), call,
+            (event) => tell(event, call, request.logprobs));
+        usage = usageOf(stats);
+        finishReason = finish ?? "aborted";
+    }).catch((error) => {
+        if (error?.code !== "aborted") throw error;
+    });
+    call.onPart({type: "usage", usage, finishReason});
+}
+
+/** @param {Job} job @param {Call} call @param {Progress["phase"]} [phase] */
+async function finish(job, call, phase) {
+    await drive(job, call, ({kind, done, total}) => {
+        if (kind === "progress" && phase) call.meter.report(phase, done, total);
+    });
+}
+
+/* ---- calls ---- */
+
+/** @type {Record<string, (args: any, call: Call) => unknown>} */
+const ops = {
+    async load({source, options}, call) {
+        host = await openHere(source, options, call);
+        const {engine, gpu, about, fileBytes} = host;
+        await finish(engine.load(), call, "load");
+        engine.createSession(options.contextLength);
+        return {model: modelInfo(about, fileBytes, engine.context()),
+            device: deviceInfo(engine, gpu)};
+    },
+    estimate: ({source, options}, call) => estimate(source, options, call),
+    async device({options}) {
+        const {engine, gpu} = await openEngine(options);
+        return deviceInfo(engine, gpu);
+    },
+    download: ({url, options}, {signal, onProgress}) =>
+        download(url, {...options, signal, onProgress}),
+
+    chat: (request, call) => answer(request, call, () => loaded().engine.chat(request)),
+    generate: ({prompt, specials, ...request}, call) => answer(request, call, () => {
+        const {engine} = loaded();
+        return engine.complete(engine.tokenize(prompt, specials), request);
+    }),
+
+    tokenize: ({text, specials}) => loaded().engine.tokenize(text, specials),
+    detokenize: ({ids, specials}) => loaded().engine.detokenize(ids, specials),
+    count({text, ...request}) {
+        const {engine} = loaded();
+        if (text !== undefined) return engine.tokenize(text).length;
+        return engine.tokenize(engine.render(request), true).length;
+    },
+    memory: () => ({heapBytes: loaded().engine.heapBytes(),
+        gpuPeakBytes: loaded().engine.device().peakBytes}),
+
+    saveSession: ({name}, call) => line.wait(call.signal, () => writeSession(name, (files) =>
+        withDirectory(files, () => finish(loaded().engine.saveSession(sessionPath(name)), call)))),
+    restoreSession: ({name}, call) => line.wait(call.signal, () => readSession(name, (files) =>
+        withDirectory(files,
+            () => finish(loaded().engine.restoreSession(sessionPath(name)), call)))),
+    deleteSession: ({name}) => deleteSession(name),
+    listSessions: () => listSessions(),
+};
+
+/** @param {import("./wasi.js").Directory} directory @param {() => Promise<void>} work */
+async function withDirectory(directory, work) {
+    const {files} = loaded();
+    files.directory = directory;
+    try {
+        await work();
+    } finally {
+        files.directory = null;
+    }
+}
+
+/* ---- messages ---- */
+
+/** @param {{id: number, op: string, args: any}} message @param {AbortSignal} signal */
+async function serve({id, op, args}, signal) {
+    const onProgress = (/** @type {Progress} */ progress) => postMessage({id, progress});
+    try {
+        const value = await ops[op](args, {signal, onProgress, onNotice,
+            onPart: (part) => postMessage({id, part}), meter: new Meter(onProgress)});
+        postMessage({id, value});
+    } catch (error) {
+        const {name, message} = /** @type {Error} */ (error);
+        if (error instanceof CaratError) postMessage({id, error: {code: error.code, message}});
+        else postMessage({fatal: {code: "internal", message: `carat stopped: ${name}: ${message}`}});
+    } finally {
+        calls.delete(id);
+    }
+}
+
+/** Stops what runs, gives files and device back, and says so: another worker may want them. */
+async function close() {
+    for (const {stop} of calls.values()) stop.abort();
+    await Promise.all(Array.from(calls.values(), ({ended}) => ended));
+    await host?.close();
+    postMessage({closed: true});
+}
+
+addEventListener("message", ({data}) => {
+    if (data.close) close();
+    else if (data.cancel !== undefined) calls.get(data.cancel)?.stop.abort();
+    else {
+        const stop = new AbortController();
+        calls.set(data.id, {stop, ended: serve(data, stop.signal)});
+    }
+});
