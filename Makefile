@@ -1,4 +1,4 @@
-# carat. Targets: all web package test test-web check bench synth fuzz coverage install
+# carat. Targets: all web wasm package test test-web check bench synth fuzz coverage install
 #   uninstall clean
 #   config=release|debug|sanitize|coverage   CC=gcc|clang   PREFIX=/usr/local   FUZZ_SECONDS=60
 #   V=1 shows the commands
@@ -173,6 +173,38 @@ node_modules/%:
 package: web
 	cd $(W)/carat && npm pack --silent --pack-destination ../..
 
+# ---- the core as wasm: src/ without what needs a native system, and web/wasm.c ----
+
+WASM_SKIP  := src/gpu/gpu_dawn.c src/gpu/dawn_open.c src/gpu/gpu_none.c src/gpu/gpu_null.c \
+              src/file/ollama.c src/model/find.c src/model/bandwidth.c
+WASM_OBJ   := $(patsubst %.c,build/wasm/%.o,\
+                $(filter-out $(WASM_SKIP),$(wildcard src/*/*.c)) web/wasm.c $(GEN)/kernels.c)
+WASM_FLAGS := -std=c17 -D_GNU_SOURCE -D_WASI_EMULATED_GETPID -Iinclude -Isrc -I$(GEN) $(WARN) \
+              -ffunction-sections -fdata-sections
+WASM_LINK  := -mexec-model=reactor -lm -lwasi-emulated-getpid \
+              -Wl,--gc-sections,--strip-all,--stack-first,-z,stack-size=262144
+
+# Small, but the loops of the CPU's forward pass fast.
+WASM_HOT   := $(patsubst %,build/wasm/src/%.o,file/quant model/ops_cpu model/text_cpu token/sampler)
+$(WASM_HOT): WASM_O := -O2
+$(WASM_OBJ): WASM_O ?= -Os
+
+wasm: $(W)/carat/carat.wasm
+
+$(W)/carat/carat.wasm: $(WASM_OBJ)
+	echo '  LINK $@'
+	mkdir -p $(@D)
+	$(wasm_cc) -o $@ $(WASM_OBJ) $(WASM_LINK)
+	echo "  $$(wc -c <$@) bytes"
+
+build/wasm/%.o: %.c Makefile | $(GEN)/kernels.h
+	mkdir -p $(@D)
+	echo '  WASM $<'
+	$(wasm_cc) $(WASM_FLAGS) $(WASM_O) -MMD -MP -c -o $@ $<
+
+# The compiler, or a line that says that there is none.
+wasm_cc = $(or $(WASM_CC),echo 'NO CLANG FOR WASM: tools/deps.sh says what to install' >&2; exit 1;)
+
 # ---- fuzzing: clang's libFuzzer, FUZZ_SECONDS each, seeds in tests/seeds/NAME ----
 
 fuzz:
@@ -214,7 +246,7 @@ uninstall:
 clean:
 	rm -rf build
 
--include $(shell find $(O) -name '*.d' 2>/dev/null)
-.PHONY: all web package test test-web test-fast vocabulary programs check bench synth fuzz \
+-include $(shell find $(O) build/wasm -name '*.d' 2>/dev/null)
+.PHONY: all web wasm package test test-web test-fast vocabulary programs check bench synth fuzz \
         fuzz-run fuzz-programs coverage install uninstall clean FORCE
 .SECONDARY:

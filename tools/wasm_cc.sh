@@ -14,9 +14,9 @@ for clang in ${WASM_CLANG:-clang-19 clang clang-22 clang-21 clang-20 clang-18 cl
     [ "${version:-0}" -ge 16 ] || continue
     for flags in "--sysroot=/usr -isystem /usr/include/wasm32-wasi -L/usr/lib/wasm32-wasi" \
         "${WASI_SYSROOT:+--sysroot=$WASI_SYSROOT}"; do
-        command="$clang --target=wasm32-wasi $flags -msimd128 -mexec-model=reactor"
+        command="$clang --target=wasm32-wasi $flags -msimd128 -Wno-unused-command-line-argument"
         # shellcheck disable=SC2086 # words
-        if $command -O1 -o "$dir/f.wasm" "$dir/f.c" 2>/dev/null; then
+        if $command -mexec-model=reactor -O1 -o "$dir/f.wasm" "$dir/f.c" 2>/dev/null; then
             echo "$command"
             exit 0
         fi

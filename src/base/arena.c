@@ -73,9 +73,9 @@ static chunk *chunk_for(arena *a, size_t n) {
     return c;
 }
 
-void *arena_alloc(arena *a, size_t n, size_t size) {
+void *arena_alloc(arena *a, uint64_t n, size_t size) {
     if (size && n > (SIZE_MAX - ALIGN) / size) return NULL;
-    size_t want = (n * size + ALIGN - 1) / ALIGN * ALIGN;
+    size_t want = ((size_t)n * size + ALIGN - 1) / ALIGN * ALIGN;
     chunk *c = a->chunks;
     if (want > c->size - c->used) c = chunk_for(a, want);
     if (c == NULL) return NULL;
@@ -86,7 +86,7 @@ void *arena_alloc(arena *a, size_t n, size_t size) {
 
 char *arena_copy(arena *a, const char *s, size_t n) {
     if (n == SIZE_MAX) return NULL;
-    char *p = arena_alloc(a, n + 1, 1);
+    char *p = arena_alloc(a, (uint64_t)n + 1, 1);
     if (p && n) memcpy(p, s, n);
     return p;
 }

@@ -28,7 +28,7 @@ typedef struct arena arena;
 arena *arena_create(carat_error *err);
 void arena_free(arena *a); /* NULL is fine */
 /* n zeroed items of size bytes, 16-byte aligned. NULL when out of memory or n * size overflows. */
-void *arena_alloc(arena *a, size_t n, size_t size);
+void *arena_alloc(arena *a, uint64_t n, size_t size);
 /* A copy of s [n] with a terminating zero. */
 char *arena_copy(arena *a, const char *s, size_t n);
 size_t arena_bytes(const arena *a); /* bytes taken from the system */

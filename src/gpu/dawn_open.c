@@ -193,6 +193,7 @@ static void fill_info(dawn *d, const WGPULimits *most) {
     for (size_t i = 0; i < COUNT(features); i++)
         *(bool *)((char *)info + features[i].at) =
             d->wgpu.AdapterHasFeature(d->adapter, feature_id(d, &features[i]));
+    info->packed_dot = true; /* every Dawn has it */
     info->max_buffer = most->maxBufferSize;
     info->max_binding = most->maxStorageBufferBindingSize;
     info->max_storage_buffers = most->maxStorageBuffersPerShaderStage;
@@ -300,3 +301,5 @@ gpu *gpu_dawn_open(const char *library, carat_error *err) {
     dawn_close(&d->base);
     return NULL;
 }
+
+gpu *gpu_open(carat_error *err) { return gpu_dawn_open(NULL, err); }

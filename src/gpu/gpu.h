@@ -29,6 +29,7 @@ typedef struct gpu_info {
     bool software;    /* a CPU pretends to be the device */
     bool subgroups;
     uint32_t subgroup_min, subgroup_max;
+    bool packed_dot;              /* WGSL's dot4I8Packed() and pack4xI8() */
     uint64_t max_buffer;          /* bytes of one buffer */
     uint64_t max_binding;         /* bytes of one storage binding */
     uint32_t max_storage_buffers; /* a pipeline, >= 8 */
@@ -107,9 +108,12 @@ struct gpu { /* a back end's own struct starts with this */
 
 /* ---- opening ---- */
 
-/* The best adapter of this machine, with every feature and limit above that it has.
- * CARAT_E_DEVICE when Dawn's library or an adapter is missing; the message says which.
- * library: path of Dawn's shared library, NULL: beside the program, then the usual places. */
+/* The best adapter of this machine, with every feature and limit above that it has; whichever of
+ * gpu_dawn.c, gpu_web.c and gpu_none.c is linked. CARAT_E_DEVICE when there is none; the message
+ * says why. */
+gpu *gpu_open(carat_error *err);
+/* The same natively. library: path of Dawn's shared library, NULL: beside the program, then the
+ * usual places. */
 gpu *gpu_dawn_open(const char *library, carat_error *err);
 
 /* ---- calls ---- */

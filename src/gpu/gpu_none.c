@@ -9,3 +9,5 @@ gpu *gpu_dawn_open(const char *library, carat_error *err) {
     fail(err, CARAT_E_DEVICE, "gpu: this carat was built without Dawn, so it has no GPU support");
     return NULL;
 }
+
+gpu *gpu_open(carat_error *err) { return gpu_dawn_open(NULL, err); }

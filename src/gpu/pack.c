@@ -39,13 +39,13 @@ void upload_pack(uint32_t type, const void *blocks, uint64_t n_block, void *out)
     const pairing *p = find_pairing(type);
     assert(f);
     if (!p) {
-        memcpy(out, blocks, n_block * f->n_byte);
+        memcpy(out, blocks, (size_t)n_block * f->n_byte);
         return;
     }
-    uint64_t rest = f->n_byte - p->scale_bytes, tail = p->scale_at + p->scale_bytes;
+    uint32_t rest = f->n_byte - p->scale_bytes, tail = p->scale_at + p->scale_bytes;
     const uint8_t *from = blocks;
     uint8_t *to = out;
-    memset(to, 0, upload_packed_bytes(type, n_block * f->n_value));
+    memset(to, 0, (size_t)upload_packed_bytes(type, n_block * f->n_value));
     for (uint64_t b = 0; b < n_block; b++, from += f->n_byte) {
         uint8_t *pair = to + (b >> 1) * pair_bytes(p, f);
         uint8_t *half = pair + 4 + (b & 1) * rest;

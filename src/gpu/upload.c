@@ -112,14 +112,15 @@ static bool load_piece(upload *u, weight *w, weight_tile *t, carat_error *err) {
     uint64_t row_blocks = w->n_col / f->n_value, first = t->row0 * row_blocks + u->block;
     uint64_t left = t->n_row * row_blocks - u->block, n = blocks_per_piece(w);
     if (n > left) n = left;
-    size_t bytes = (size_t)(n * f->n_byte), packed = upload_packed_bytes(w->type, n * f->n_value);
+    size_t bytes = (size_t)(n * f->n_byte);
+    size_t packed = (size_t)upload_packed_bytes(w->type, n * f->n_value);
     const gguf_tensor *tensor = w->tensor;
     assert(first * f->n_byte + bytes <= tensor->size);
     if (!source_read(tensor->src, tensor->offset + first * f->n_byte, u->raw, bytes, err))
         return false;
     upload_pack(w->type, u->raw, n, u->packed);
     uint64_t at = upload_packed_bytes(w->type, u->block * f->n_value);
-    gpu_write(u->gpu, t->buffer, at, u->packed, (size_t)packed);
+    gpu_write(u->gpu, t->buffer, at, u->packed, packed);
     u->block += n;
     u->bytes_done += bytes;
     return gpu_submit(u->gpu, err);

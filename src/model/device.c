@@ -1,7 +1,7 @@
 /* device: what computes. A GPU with its compiled kernels, or the CPU; and what happens when the
  * GPU goes away: another one, or the CPU, in the same carat_device.
  *
- * Knows nothing of models. Flow: gpu/gpu_dawn.c and gpu/kernel.c before, model/engine.c after. */
+ * Knows nothing of models. Flow: gpu/gpu_dawn.c or gpu_web.c and gpu/kernel.c before, model/engine.c after. */
 #include "model/engine.h"
 
 #include <stdio.h>
@@ -14,9 +14,9 @@ double seconds_now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static gpu *reopen_dawn(void *user, carat_error *err) {
+static gpu *reopen_gpu(void *user, carat_error *err) {
     (void)user;
-    return gpu_dawn_open(NULL, err);
+    return gpu_open(err);
 }
 
 static carat_device *device_create(carat_error *err) {
@@ -28,7 +28,7 @@ static carat_device *device_create(carat_error *err) {
         return NULL;
     }
     dev->memory = a;
-    dev->reopen = reopen_dawn;
+    dev->reopen = reopen_gpu;
     return dev;
 }
 
@@ -91,13 +91,13 @@ carat_device *carat_device_open(const char *name, carat_error *err) {
         return NULL;
     }
     carat_error why = {0};
-    gpu *g = gpu_dawn_open(NULL, &why);
+    gpu *g = gpu_open(&why);
     if (g && any && g->info.software) {
         fail(&why, CARAT_E_DEVICE, "%s is a software adapter", g->info.name);
         gpu_close(g);
         g = NULL;
     }
-    if (g) return carat_device_from_gpu(g, reopen_dawn, NULL, err);
+    if (g) return carat_device_from_gpu(g, reopen_gpu, NULL, err);
     if (any) return open_cpu(why.message, err);
     fail(err, why.code, "%s", why.message);
     return NULL;

@@ -1,0 +1,275 @@
+/* wasm: carat.h flattened for JavaScript. One wasm instance holds one device, one model and one
+ * session; a job is a pointer. Everything that JavaScript passes is checked here or further in.
+ *
+ * A call goes: begin(), room() for each text or array and its bytes written there, the call itself.
+ * What it gave, result() or error(), stays until the next begin(). The structs that JavaScript
+ * reads are asserted to lie as web/engine.js takes them.
+ *
+ * Flow: web/engine.js before, carat.h after. */
+#include "base/base.h"
+
+#include <math.h>
+#include <string.h>
+
+#define EXPORT(type, name, ...)                                                                    \
+    type web_##name(__VA_ARGS__) __attribute__((export_name(#name)));                              \
+    type web_##name(__VA_ARGS__)
+
+static carat_device *device;
+static carat_engine *engine;
+static carat_session *session;
+
+/* ---- one call ------------------------------------------------------------------------------ */
+
+typedef struct bytes {
+    const void *data;
+    size_t n;
+} bytes;
+
+static arena *call; /* what one call needs */
+static carat_error error;
+static bytes result;
+
+_Static_assert(offsetof(carat_error, message) == 4 && offsetof(bytes, n) == 4, "see engine.js");
+
+EXPORT(bool, begin, void) {
+    arena_free(call);
+    result = (bytes){0};
+    error = (carat_error){0};
+    call = arena_create(&error);
+    return call != NULL;
+}
+
+/* n bytes and a zero after them, of the call; NULL when out of memory. */
+EXPORT(void *, room, size_t n) {
+    void *p = n < SIZE_MAX ? arena_alloc(call, n + 1, 1) : NULL;
+    if (!p) fail_memory(&error, n, "a call from JavaScript");
+    return p;
+}
+
+EXPORT(const carat_error *, error, void) { return &error; }
+
+/* Bytes, or ids and how many. */
+EXPORT(const bytes *, result, void) { return &result; }
+
+static bool give(const void *data, size_t n) {
+    result = (bytes){data, n};
+    return data != NULL;
+}
+
+static bool have(const void *what, const char *name) {
+    return what || fail(&error, CARAT_E_ARGUMENT, "there is no %s", name);
+}
+
+/* Takes s, which carat.h gave out. */
+static bool give_string(char *s) {
+    size_t n = s ? strlen(s) : 0;
+    char *copy = s ? web_room(n) : NULL;
+    if (copy) memcpy(copy, s, n);
+    carat_string_free(s);
+    return give(copy, n);
+}
+
+/* ---- device and model ---------------------------------------------------------------------- */
+
+EXPORT(bool, open_device, const char *kind) {
+    carat_device_close(device);
+    device = carat_device_open(kind, &error);
+    return device != NULL;
+}
+
+EXPORT(bool, device_name, void) {
+    if (!have(device, "device")) return false;
+    const char *name = carat_device_name(device);
+    return give(name, strlen(name));
+}
+
+EXPORT(bool, device_is_gpu, void) { return device && carat_device_is_gpu(device); }
+
+EXPORT(double, device_peak, void) { return device ? (double)carat_device_peak_bytes(device) : 0; }
+
+EXPORT(void, close, void) {
+    carat_session_free(session);
+    carat_engine_close(engine);
+    carat_device_close(device);
+    session = NULL;
+    engine = NULL;
+    device = NULL;
+}
+
+EXPORT(bool, open_model, const char *path, const char *system, const char *params,
+       const char *messages, const char *template) {
+    carat_session_free(session);
+    session = NULL;
+    carat_engine_close(engine);
+    engine = carat_engine_open(&(carat_engine_desc){.path = path,
+                                                    .system = system,
+                                                    .params = params,
+                                                    .messages = messages,
+                                                    .template_ = template},
+                               device, &error);
+    return engine != NULL;
+}
+
+EXPORT(bool, describe, void) {
+    return have(engine, "model") && give_string(carat_engine_describe(engine, &error));
+}
+
+EXPORT(bool, tokenize, const char *text, size_t n, bool specials) {
+    if (!have(engine, "model")) return false;
+    size_t cap = n + 16; /* a token is a byte at least, and there may be a BOS */
+    int32_t *ids = cap < SIZE_MAX / 4 ? web_room(cap * sizeof *ids) : NULL;
+    int64_t got = ids ? carat_tokenize(engine, text, n, specials, ids, cap, &error) : -1;
+    return got >= 0 && give(ids, (size_t)got < cap ? (size_t)got : cap);
+}
+
+EXPORT(bool, detokenize, const int32_t *ids, size_t n, bool specials) {
+    if (!have(engine, "model")) return false;
+    int64_t size = carat_detokenize(engine, ids, n, specials, NULL, 0, &error);
+    char *text = size >= 0 ? web_room((size_t)size) : NULL;
+    if (!text) return false;
+    size = carat_detokenize(engine, ids, n, specials, text, (size_t)size, &error);
+    return size >= 0 && give(text, (size_t)size);
+}
+
+/* ---- what an answer is asked for with ------------------------------------------------------- */
+
+/* The number `key` of the options, which must be in least .. most; absent: `otherwise`. */
+static double number(const json *options, const char *key, double least, double most,
+                     double otherwise) {
+    const json *v = json_get(options, key);
+    if (!v || v->kind == JSON_NULL) return otherwise;
+    double x = json_number(v, NAN);
+    if (x >= least && x <= most) return x;
+    fail(&error, CARAT_E_ARGUMENT, "%s: it must be a number from %g to %g", key, least, most);
+    return otherwise;
+}
+
+static void read_sampling(const json *o, carat_sampling *s) {
+    *s = CARAT_SAMPLING_DEFAULT;
+    s->temperature = (float)number(o, "temperature", 0, 100, s->temperature);
+    s->top_k = (int32_t)number(o, "topK", 0, INT32_MAX, s->top_k);
+    s->top_p = (float)number(o, "topP", 0, 1, s->top_p);
+    s->min_p = (float)number(o, "minP", 0, 1, s->min_p);
+    s->repeat_penalty = (float)number(o, "repeatPenalty", 0, 100, s->repeat_penalty);
+    s->frequency_penalty = (float)number(o, "frequencyPenalty", -100, 100, NAN);
+    s->presence_penalty = (float)number(o, "presencePenalty", -100, 100, NAN);
+    double last = number(o, "repeatLastN", -1, INT32_MAX, -2);
+    s->repeat_last_n = last < -1 ? -1 : last < 0 ? -2 : (int32_t)last; /* JavaScript's -1: all */
+    s->seed = (uint64_t)number(o, "seed", 0, 9007199254740991.0, 0);
+}
+
+static void read_stop(const json *stop, carat_chat_desc *desc) {
+    if (!stop || stop->kind == JSON_NULL) return;
+    const char **texts = stop->kind == JSON_ARRAY ? web_room(stop->n * sizeof *texts) : NULL;
+    for (size_t i = 0; texts && i < stop->n; i++) {
+        texts[i] = json_string(json_at(stop, i), NULL);
+        if (!texts[i] || !texts[i][0]) texts = NULL;
+    }
+    if (!texts) fail(&error, CARAT_E_ARGUMENT, "stop: it must be an array of strings");
+    desc->stop = texts;
+    desc->n_stop = texts ? stop->n : 0;
+}
+
+static uint32_t read_logprobs(const json *v) {
+    if (v && v->kind == JSON_BOOL) return v->truth ? CARAT_LOGPROBS_TOKEN_ONLY : 0;
+    double x = v && v->kind != JSON_NULL ? json_number(v, NAN) : 0;
+    if (x >= 0 && x <= 20) return x < 1 ? 0 : (uint32_t)x;
+    fail(&error, CARAT_E_ARGUMENT, "logprobs: it must be true, false or a number from 0 to 20");
+    return 0;
+}
+
+/* options: a JSON object, or NULL. What desc points to lives as long as the call. */
+static bool read_request(const char *messages, const char *tools, const char *options,
+                         carat_chat_desc *desc) {
+    json *o = NULL;
+    if (options && !json_parse(call, options, strlen(options), "options", &o, &error)) return false;
+    carat_sampling *sampling = web_room(sizeof *sampling);
+    if (!sampling) return false;
+    *desc = (carat_chat_desc){
+        .messages = messages,
+        .tools = tools,
+        .thinking = json_bool(json_get(o, "thinking"), false),
+        .keep_oldest_out = json_bool(json_get(o, "dropOldest"), false),
+        .max_tokens = (uint32_t)number(o, "maxTokens", 0, UINT32_MAX, 0),
+        .n_logprobs = read_logprobs(json_get(o, "logprobs")),
+        .ignore_stop = json_bool(json_get(o, "ignoreStop"), false),
+        .sampling = sampling,
+    };
+    read_sampling(o, sampling);
+    read_stop(json_get(o, "stop"), desc);
+    return !error.code;
+}
+
+EXPORT(bool, render, const char *messages, const char *tools, const char *options) {
+    carat_chat_desc desc;
+    return have(engine, "model") && read_request(messages, tools, options, &desc) &&
+           give_string(carat_render(engine, &desc, &error));
+}
+
+/* ---- session and jobs ----------------------------------------------------------------------- */
+
+EXPORT(bool, create_session, uint32_t n_ctx) {
+    if (!have(engine, "model")) return false;
+    carat_session_free(session);
+    session = carat_session_create(engine, &(carat_session_desc){n_ctx}, &error);
+    return session != NULL;
+}
+
+EXPORT(uint32_t, context, void) { return session ? carat_session_context(session) : 0; }
+EXPORT(uint32_t, length, void) { return session ? carat_session_length(session) : 0; }
+
+EXPORT(carat_job *, load, void) { return carat_load(engine, &error); }
+
+EXPORT(carat_job *, chat, const char *messages, const char *tools, const char *options) {
+    carat_chat_desc desc;
+    bool ok = have(session, "session") && read_request(messages, tools, options, &desc);
+    return ok ? carat_chat(session, &desc, &error) : NULL;
+}
+
+EXPORT(carat_job *, complete, const int32_t *ids, size_t n, const char *options) {
+    carat_chat_desc desc;
+    bool ok = have(session, "session") && read_request(NULL, NULL, options, &desc);
+    return ok ? carat_complete(session, ids, n, &desc, &error) : NULL;
+}
+
+EXPORT(carat_job *, score, const int32_t *ids, size_t n) {
+    return have(session, "session") ? carat_score(session, ids, n, &error) : NULL;
+}
+
+EXPORT(carat_job *, save, const char *path) {
+    return have(session, "session") ? carat_session_save(session, path, &error) : NULL;
+}
+
+EXPORT(carat_job *, restore, const char *path) {
+    return have(session, "session") ? carat_session_restore(session, path, &error) : NULL;
+}
+
+_Static_assert(offsetof(carat_event, text) == 4 && offsetof(carat_event, length) == 8 &&
+                   offsetof(carat_event, done) == 16 && offsetof(carat_event, total) == 24 &&
+                   offsetof(carat_event, token) == 32 && offsetof(carat_event, logprob) == 36 &&
+                   offsetof(carat_event, top) == 40 && offsetof(carat_event, n_top) == 44 &&
+                   offsetof(carat_event, finish) == 48 && sizeof(carat_logprob) == 8,
+               "see engine.js");
+
+/* NULL: error(). */
+EXPORT(const carat_event *, advance, carat_job *job) {
+    static carat_event event;
+    error = (carat_error){0};
+    return carat_advance(job, &event, &error) ? &event : NULL;
+}
+
+EXPORT(void, cancel, carat_job *job) { carat_cancel(job); }
+
+_Static_assert(offsetof(carat_stats, load_s) == 16 && offsetof(carat_stats, generate_s) == 32 &&
+                   offsetof(carat_stats, n_dispatch) == 40 &&
+                   offsetof(carat_stats, bytes_read) == 56,
+               "see engine.js");
+
+EXPORT(const carat_stats *, stats, carat_job *job) {
+    static carat_stats stats;
+    carat_job_stats(job, &stats);
+    return &stats;
+}
+
+EXPORT(void, free_job, carat_job *job) { carat_job_free(job); }
