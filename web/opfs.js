@@ -1,5 +1,5 @@
 // opfs: the folders, names, records and locks of what carat keeps in the origin's private file
-// system. Does not know how a file comes there. Flow: before transfer.js and store.js.
+// system. Does not know how a file comes there. Flow: first; part.js and store.js come after.
 //
 //     carat/models/NAME          a model, whole or in part
 //     carat/records/NAME.json    what is known of it; it says whether the model is complete

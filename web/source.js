@@ -35,7 +35,7 @@ function checkRange(name, size, offset, length) {
  * @returns {SourceFile}
  */
 function readAhead(name, size, fetch, close) {
-    let window = new Uint8Array(0);
+    let window = /** @type {Uint8Array} */ (new Uint8Array(0));
     let start = 0;
     let ahead = WINDOW_MIN;
     return {

@@ -79,11 +79,16 @@ export async function remove(name) {
     try {
         if (!await findFile("models", plain))
             throw new CaratError("not-found", `${name}: no such model is stored.`);
-        await deleteFile("models", plain);
-        await deleteFile("records", `${plain}.json`);
+        await forget(plain);
     } finally {
         await letGo();
     }
+}
+
+/** @param {string} name */
+async function forget(name) {
+    await deleteFile("models", name);
+    await deleteFile("records", `${name}.json`);
 }
 
 /** @returns {Promise<import("./carat.d.ts").Storage>} */
@@ -93,9 +98,10 @@ export async function storage() {
         persistent: await navigator.storage.persisted()};
 }
 
-/** Asks the browser to keep what is stored; true when it promised. */
+/** Asks the browser to keep what is stored; true when it promised. Only a page can ask. */
 export async function persist() {
-    return await navigator.storage.persisted() || navigator.storage.persist();
+    const manager = /** @type {any} */ (navigator.storage);
+    return await manager.persisted() || Boolean(await manager.persist?.());
 }
 
 /**
@@ -181,9 +187,9 @@ async function write(wanted, options) {
     const letGo = await lock("use", name, {ifAvailable: true});
     if (!letGo) throw inUse(name, "replaced", true);
     const channel = new BroadcastChannel("carat:download");
+    const record = await recordFor(wanted, options);
     let file;
     try {
-        const record = await recordFor(wanted, options);
         await writeRecord(record);
         file = await openToWrite(name);
         await new Transfer(file, record, {
@@ -199,6 +205,7 @@ async function write(wanted, options) {
     } finally {
         file?.close();
         channel.close();
+        if (record.stored === 0) await forget(name);
         await letGo();
     }
     return /** @type {StoredModel} */ (await find(name));
@@ -208,12 +215,11 @@ async function write(wanted, options) {
  * @param {Wanted} wanted @param {DownloadOptions} options @returns {Promise<ModelRecord>} */
 async function recordFor({url, name, size, sha256}, {chunkBytes = CHUNK_BYTES, onNotice}) {
     const old = await readRecord(name);
-    const other = old && (
-        sha256 && old.wanted && old.wanted !== sha256 ? "another sha256 is wanted now" :
-        size !== undefined && old.size !== null && old.size !== size ? "another size is wanted now" :
-        null);
-    if (old && !other) return old;
-    if (other) onNotice?.(`${name}: ${other}: starting over.`);
+    const otherDigest = old?.wanted && sha256 && old.wanted !== sha256;
+    const otherSize = old && old.size !== null && size !== undefined && old.size !== size;
+    if (old && !otherDigest && !otherSize) return old;
+    if (old) onNotice?.(`${name}: another ${otherSize ? "size" : "sha256"} is expected than ` +
+        "that of what is stored: starting over.");
     return {version: 1, name, url, etag: null, modified: null, size: null, wanted: sha256 ?? null,
         sha256: null, chunkBytes, chunks: [], stored: 0, hash: null, complete: false};
 }
