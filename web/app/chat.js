@@ -1,0 +1,238 @@
+// chat: the conversation on screen and the answers on their way.
+//
+// Owns: sending, stopping, retrying, editing, and the saving of what comes of it. Says "show" when
+// another conversation or branch is on screen, "turn" when a turn grew, "list" when the list of
+// conversations changed. Knows no elements: view/ does.
+// @ts-check
+
+import * as history from "./history.js";
+import {explain, deviceName, model} from "./model.js";
+import {settings} from "./settings.js";
+import {callTool, tools} from "./tools.js";
+import * as tree from "./tree.js";
+
+/** @typedef {tree.Conversation} Conversation @typedef {tree.Turn} Turn */
+
+const saveEvery = 1000;
+const maxRounds = 5; // of tool calls in one answer
+
+class Chat extends EventTarget {
+    /** @type {Conversation} not in the list until it has a turn */
+    current = tree.newConversation();
+    /** @type {Conversation[]} the newest first */
+    list = [];
+    /** @type {Map<string, {turn: Turn, stop: AbortController, started: number}>} by conversation */
+    #active = new Map();
+    #saved = 0;
+
+    /** @param {string} type @param {any} [detail] */
+    #tell(type, detail) {
+        this.dispatchEvent(new CustomEvent(type, {detail}));
+    }
+
+    async open() {
+        await this.#reload();
+        history.watch(() => this.#reload());
+    }
+
+    async #reload() {
+        const stored = await history.all();
+        // What is being answered here is newer than what is stored.
+        const live = new Map(this.list.filter((c) => this.#active.has(c.id)).map((c) => [c.id, c]));
+        live.set(this.current.id, this.current);
+        this.list = stored.map((c) => live.get(c.id) ?? c);
+        this.#tell("list");
+    }
+
+    /** @param {Conversation} conversation */
+    async #save(conversation) {
+        this.#saved = performance.now();
+        try {
+            await history.put(conversation);
+        } catch {
+            model.notice("This conversation could not be saved: the browser's storage is full. " +
+                "Delete some conversations or models.", "error");
+        }
+    }
+
+    /* ---- which conversation ---- */
+
+    startNew() {
+        if (this.current.turns.length) this.current = tree.newConversation();
+        this.#tell("show");
+        this.#tell("list");
+    }
+
+    /** @param {string} id */
+    select(id) {
+        const found = this.list.find((c) => c.id === id);
+        if (!found) return;
+        this.current = found;
+        this.#tell("show");
+        this.#tell("list");
+    }
+
+    /** @param {Conversation} conversation @param {string} title */
+    async rename(conversation, title) {
+        if (!title.trim()) return;
+        conversation.title = title.trim().slice(0, 200);
+        await this.#save(conversation);
+        this.#tell("list");
+    }
+
+    /** @param {Conversation} conversation */
+    async remove(conversation) {
+        this.#active.get(conversation.id)?.stop.abort();
+        this.list = this.list.filter((c) => c.id !== conversation.id);
+        await history.remove(conversation.id);
+        if (this.current.id === conversation.id) {
+            this.current = tree.newConversation();
+            this.#tell("show");
+        }
+        this.#tell("list");
+    }
+
+    /** @param {string} text of an exported file @returns {Promise<number>} how many came */
+    async importText(text) {
+        const found = tree.importText(text);
+        for (const conversation of found) await history.put(conversation);
+        await this.#reload();
+        return found.length;
+    }
+
+    /* ---- turns ---- */
+
+    /** Whether the conversation on screen is being answered. */
+    get busy() {
+        return this.#active.has(this.current.id);
+    }
+
+    /** @param {Turn} turn whether it is the one being written */
+    isLive(turn) {
+        return [...this.#active.values()].some((a) => a.turn === turn);
+    }
+
+    /** @param {string} text */
+    send(text) {
+        const conversation = this.current;
+        if (!text.trim() || this.busy) return;
+        if (!conversation.turns.length) {
+            conversation.title ||= tree.titleOf(text);
+            this.list.unshift(conversation);
+        }
+        this.#ask(conversation, conversation.leaf, text);
+    }
+
+    /** Says something else in place of an earlier question, in a branch of its own.
+     * @param {Turn} turn @param {string} text */
+    edit(turn, text) {
+        if (!text.trim() || this.busy) return;
+        this.#ask(this.current, turn.parent, text);
+    }
+
+    /** @param {Conversation} conversation @param {string | null} parent @param {string} text */
+    #ask(conversation, parent, text) {
+        const turn = tree.append(conversation, {parent, role: "user", content: text.trim()});
+        this.#answer(conversation, turn.id);
+    }
+
+    /** Answers a question again, in a branch of its own. @param {Turn} turn */
+    retry(turn) {
+        const asked = tree.question(this.current, turn);
+        if (asked && !this.busy) this.#answer(this.current, asked.id);
+    }
+
+    /** @param {Turn} turn one of several in the same place */
+    showBranch(turn) {
+        if (this.busy) return;
+        tree.show(this.current, turn);
+        this.#tell("show");
+        this.#save(this.current);
+    }
+
+    stop() {
+        this.#active.get(this.current.id)?.stop.abort();
+    }
+
+    /** @param {Conversation} c @param {string} parent the question, or the result of a tool */
+    async #answer(c, parent, round = 1) {
+        const turn = tree.append(c, {parent, role: "assistant", content: "", model: model.name});
+        const stop = new AbortController();
+        this.#active.set(c.id, {turn, stop, started: performance.now()});
+        this.#tell("show");
+        this.#tell("list");
+        await this.#save(c);
+        try {
+            const carat = await model.ready(stop.signal);
+            await this.#stream(c, turn, carat, stop.signal);
+        } catch (error) {
+            this.#fail(turn, error, stop.signal);
+        }
+        turn.finish ??= "stop";
+        this.#active.delete(c.id);
+        if (!this.list.includes(c) && c !== this.current) return; // deleted meanwhile
+        const more = turn.finish === "tool_calls" && turn.toolCalls?.length && round <= maxRounds;
+        if (more) return this.#useTools(c, turn, round);
+        await this.#save(c);
+        this.#tell("turn", turn);
+        this.#tell("done", turn);
+        this.#tell("list");
+    }
+
+    /** @param {Turn} turn @param {any} error @param {AbortSignal} signal */
+    #fail(turn, error, signal) {
+        const stopped = signal.aborted || ["aborted", "closed"].includes(error?.code);
+        turn.finish = stopped ? "aborted" : "error";
+        if (!stopped) turn.error = explain(error);
+    }
+
+    /** @param {Conversation} c @param {Turn} turn @param {any} carat @param {AbortSignal} signal */
+    async #stream(c, turn, carat, signal) {
+        const asked = performance.now();
+        turn.model = model.name;
+        const before = tree.path(c, turn.parent);
+        const answer = carat.chat({
+            messages: tree.messages(before, settings.values.system),
+            tools: settings.values.tools ? tools : undefined,
+            dropOldest: true,
+            signal,
+            ...settings.answerOptions(),
+        });
+        for await (const part of answer) {
+            this.#take(turn, part, performance.now() - asked);
+            this.#tell("turn", turn);
+            if (performance.now() - this.#saved > saveEvery) this.#save(c);
+        }
+        turn.device = deviceName(carat.device);
+    }
+
+    /** @param {Turn} turn @param {any} part of an answer @param {number} elapsed in ms */
+    #take(turn, part, elapsed) {
+        const seconds = elapsed / 1000;
+        if (part.type !== "notice" && part.type !== "usage") turn.firstToken ??= seconds;
+        if (part.type === "text") {
+            if (turn.thinking) turn.thinkSeconds ??= seconds;
+            turn.content += part.text;
+        } else if (part.type === "thinking") turn.thinking = (turn.thinking ?? "") + part.text;
+        else if (part.type === "toolCall") (turn.toolCalls ??= []).push(part.toolCall);
+        else if (part.type === "notice") turn.notice = part.text;
+        else if (part.type === "usage") {
+            turn.finish = part.finishReason;
+            turn.tokens = part.usage.completionTokens;
+            turn.speed = part.usage.tokensPerSecond;
+            if (turn.thinking) turn.thinkSeconds ??= seconds;
+        }
+    }
+
+    /** @param {Conversation} c @param {Turn} turn @param {number} round */
+    async #useTools(c, turn, round) {
+        let parent = turn.id;
+        for (const call of turn.toolCalls ?? []) {
+            parent = tree.append(c, {parent, role: "tool", content: callTool(call),
+                toolCallId: call.id, name: call.name}).id;
+        }
+        await this.#answer(c, parent, round + 1);
+    }
+}
+
+export const chat = new Chat();
