@@ -54,6 +54,7 @@ if [ $for_tests = yes ]; then
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>' | gcc -E -o /dev/null - 2>/dev/null; } || need="$need libcmocka-dev"
+    header stb/stb_image.h || need="$need libstb-dev" # pictures, for the vision encoder's tests
     have clang || need="$need clang"
     { have clang && clang_links -fopenmp; } || need="$need libomp-dev"
     { have clang && clang_links -fsanitize=address; } || optional="$optional libclang-rt-dev"

@@ -1,12 +1,12 @@
 /* bind: every tensor of a GGUF to its field, once, with the shape that the configuration asks for.
  * binder.c finds and checks one tensor after the other; bind.c is the list of the text model's,
- * bind_encoders.c of the encoders'. Afterwards binder_load() reads the small ones.
+ * encoder_bind.c of the encoders'. Afterwards binder_load() reads the small ones.
  *
  * Flow: config.c before, weights.c after. */
 #ifndef CARAT_BIND_H
 #define CARAT_BIND_H
 
-#include "model/model.h"
+#include "model/encoder.h"
 
 /* Numbers to read from a tensor of n values. */
 typedef struct number_ref {
@@ -52,6 +52,8 @@ void bind_optional_vec(binder *b, const char *name, const char *alias, uint32_t 
 /* The same for a tensor of any shape with n numbers in all, which must be there. */
 void bind_flat_vec(binder *b, const char *name, uint32_t n, vector *v);
 void bind_numbers(binder *b, const gguf_tensor *t, uint32_t n, float *to);
+/* One number that may be missing, or infinite; *to is what it is otherwise. */
+void bind_limit(binder *b, const char *name, float *to);
 /* A matrix [n_row, n_col] that must be resident, with NVFP4's external scale if it has one. */
 void bind_mat(binder *b, const char *name, uint32_t n_col, uint32_t n_row, weight *w);
 /* The same for a tensor whose inner dimensions make up a row: [n_row, .., ..]. */
@@ -67,5 +69,8 @@ void bind_resident(binder *b, weight *w);
 
 /* bind.c: fills m->weights and m->matrices by m->config. What is to be read stays in b. */
 bool weights_bind(arena *a, model *m, binder *b, carat_error *err);
+
+/* encoder_config.c: from metadata and shapes. n_text: the width that soft tokens must have. */
+bool vision_config_read(const gguf *g, uint32_t n_text, vision_config *out, carat_error *err);
 
 #endif

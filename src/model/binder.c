@@ -2,7 +2,7 @@
  * what is to be read; mismatches are gathered and reported together. Then reads the small tensors.
  * Does not know which tensors a network has.
  *
- * Flow: file/gguf.c before; bind.c and bind_encoders.c use it, weights.c after. */
+ * Flow: file/gguf.c before; bind.c and encoder_bind.c use it, weights.c after. */
 #include "model/bind.h"
 
 #include <math.h>
@@ -127,6 +127,13 @@ void bind_numbers(binder *b, const gguf_tensor *t, uint32_t n, float *to) {
     if (!check_shape(b, t, n, 1, 1) || !check_type(b, t, true)) return;
     assert(b->n_number < b->max_number);
     b->numbers[b->n_number++] = (number_ref){t, to, n, false};
+}
+
+void bind_limit(binder *b, const char *name, float *to) {
+    const gguf_tensor *t = bind_find(b, name);
+    if (!t) return;
+    bind_numbers(b, t, 1, to);
+    if (b->n_number) b->numbers[b->n_number - 1].infinite = true;
 }
 
 void bind_bare(binder *b, const char *name, uint32_t n_col, uint32_t n_row, uint32_t n_expert,

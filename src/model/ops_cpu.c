@@ -2,7 +2,7 @@
  * tested against, and what text_cpu.c is made of.
  *
  * Flow: weights.c before, text_cpu.c after. */
-#include "model/model.h"
+#include "model/encoder.h"
 
 #include <math.h>
 #include <string.h>
@@ -117,4 +117,33 @@ void ref_softmax(float *x, size_t n) {
 
 void ref_softcap(float *x, size_t n, float cap) {
     for (size_t i = 0; i < n; i++) x[i] = cap * tanhf(x[i] / cap);
+}
+
+/* ---- encoders ---- */
+
+static void clamp(const float *x, size_t n, float low, float high, float *out) {
+    for (size_t i = 0; i < n; i++) out[i] = x[i] < low ? low : x[i] > high ? high : x[i];
+}
+
+void ref_clipped(const clipped *c, const float *in, uint32_t n_tok, float *scratch, float *out) {
+    const uint32_t n_col = c->w.n_col, n_row = c->w.n_row;
+    for (uint32_t at = 0; at < n_tok; at += ENCODER_CHUNK) {
+        const uint32_t n = min_u32(ENCODER_CHUNK, n_tok - at);
+        float *y = out + (size_t)at * n_row;
+        clamp(in + (size_t)at * n_col, (size_t)n * n_col, c->in_min, c->in_max, scratch);
+        ref_matmul(&c->w, 0, scratch, n, y);
+        clamp(y, (size_t)n * n_row, c->out_min, c->out_max, y);
+    }
+}
+
+void ref_layernorm(const float *x, const float *w, const float *b, uint32_t n_tok, uint32_t n,
+                   float eps, float *out) {
+    for (uint32_t t = 0; t < n_tok; t++, x += n, out += n) {
+        float mean = 0, var = 0;
+        for (uint32_t i = 0; i < n; i++) mean += x[i];
+        mean /= (float)n;
+        for (uint32_t i = 0; i < n; i++) var += (x[i] - mean) * (x[i] - mean);
+        const float scale = 1 / sqrtf(var / (float)n + eps);
+        for (uint32_t i = 0; i < n; i++) out[i] = (x[i] - mean) * scale * w[i] + (b ? b[i] : 0);
+    }
 }

@@ -6,15 +6,18 @@
  * stored normed and rotated, values normed.
  *
  * Flow: weights.c before (its matrices must be resident), session.c after. */
-#include "model/model.h"
+#include "model/encoder.h"
 
 #include <math.h>
 #include <string.h>
 
+#define PADDING 0 /* the token */
+
 struct text_cpu {
     const model *model;
-    arena *memory;
+    arena *memory, *work; /* KV; everything else */
     uint32_t n_ctx;
+    uint32_t n_work; /* n_tok below: tokens that there is room for at a time */
     float *k[MODEL_MAX_LAYERS], *v[MODEL_MAX_LAYERS]; /* [n_ctx, n_kv * head_dim], owners */
     float *rope[2];     /* [n_tok, n_rot, 2] of global, of sliding layers */
     float *x;           /* [n_tok, n_embd] the residual stream */
@@ -37,23 +40,42 @@ typedef struct run {
     text_cpu *t;
     const model_config *c;
     uint32_t n_tok, pos;
+    const soft_span *spans; /* [n_span] */
+    uint32_t n_span;
     const tap *taps;
 } run;
+
+/* Positions [begin, end). */
+typedef struct key_range {
+    uint32_t begin, end;
+} key_range;
 
 /* ---- memory ---- */
 
 static uint32_t kv_width(const layer_config *l) { return l->n_kv * l->head_dim; }
 
-static float *floats(text_cpu *t, uint64_t n, bool *ok, carat_error *err) {
-    float *p = n <= SIZE_MAX / sizeof *p ? arena_alloc(t->memory, (size_t)n, sizeof *p) : NULL;
+static float *floats(arena *a, uint64_t n, bool *ok, carat_error *err) {
+    float *p = n <= SIZE_MAX / sizeof *p ? arena_alloc(a, (size_t)n, sizeof *p) : NULL;
     if (!p && n) *ok = fail_memory(err, n * sizeof *p, "a session on the CPU");
     return p;
 }
 
-static bool allocate(text_cpu *t, carat_error *err) {
+static bool allocate_kv(text_cpu *t, carat_error *err) {
     const model_config *c = &t->model->config;
-    uint64_t n_tok = min_u32(TEXT_CPU_CHUNK, t->n_ctx), heads = 0, n_head = 0;
-    uint64_t n_ff = 2 * c->n_ff_expert, n_rot = 0;
+    bool ok = true;
+    for (uint32_t il = 0; il < c->n_layer; il++) {
+        const layer_config *l = &c->layers[il];
+        if (!l->owns_kv) continue;
+        t->k[il] = floats(t->memory, (uint64_t)t->n_ctx * kv_width(l), &ok, err);
+        t->v[il] = floats(t->memory, (uint64_t)t->n_ctx * kv_width(l), &ok, err);
+    }
+    return ok;
+}
+
+static bool allocate_work(text_cpu *t, carat_error *err) {
+    const model_config *c = &t->model->config;
+    arena *a = t->work;
+    uint64_t n_tok = t->n_work, heads = 0, n_head = 0, n_ff = 2 * c->n_ff_expert, n_rot = 0;
     bool ok = true;
     for (uint32_t il = 0; il < c->n_layer; il++) {
         const layer_config *l = &c->layers[il];
@@ -61,44 +83,54 @@ static bool allocate(text_cpu *t, carat_error *err) {
         n_head = max_u32((uint32_t)n_head, l->n_head);
         n_ff = max_u32((uint32_t)n_ff, l->n_ff);
         n_rot = max_u32((uint32_t)n_rot, l->n_rot);
-        if (!l->owns_kv) continue;
-        t->k[il] = floats(t, (uint64_t)t->n_ctx * kv_width(l), &ok, err);
-        t->v[il] = floats(t, (uint64_t)t->n_ctx * kv_width(l), &ok, err);
     }
-    for (int i = 0; i < 2; i++) t->rope[i] = floats(t, n_tok * n_rot * 2, &ok, err);
-    t->x = floats(t, n_tok * c->n_embd, &ok, err);
-    t->norm = floats(t, n_tok * c->n_embd, &ok, err);
-    t->part = floats(t, n_tok * c->n_embd, &ok, err);
-    t->q = floats(t, n_tok * heads, &ok, err);
-    t->attn = floats(t, n_tok * heads, &ok, err);
-    t->gate = floats(t, n_tok * n_ff, &ok, err);
-    t->up = floats(t, n_tok * n_ff, &ok, err);
-    t->scores = floats(t, n_head * t->n_ctx, &ok, err);
+    for (int i = 0; i < 2; i++) t->rope[i] = floats(a, n_tok * n_rot * 2, &ok, err);
+    t->x = floats(a, n_tok * c->n_embd, &ok, err);
+    t->norm = floats(a, n_tok * c->n_embd, &ok, err);
+    t->part = floats(a, n_tok * c->n_embd, &ok, err);
+    t->q = floats(a, n_tok * heads, &ok, err);
+    t->attn = floats(a, n_tok * heads, &ok, err);
+    t->gate = floats(a, n_tok * n_ff, &ok, err);
+    t->up = floats(a, n_tok * n_ff, &ok, err);
+    t->scores = floats(a, n_head * t->n_ctx, &ok, err);
     if (c->n_ple) {
-        t->ple = floats(t, n_tok * c->n_layer * c->n_ple, &ok, err);
-        t->ple_proj = floats(t, n_tok * c->n_layer * c->n_ple, &ok, err);
-        t->ple_gate = floats(t, n_tok * c->n_ple, &ok, err);
+        t->ple = floats(a, n_tok * c->n_layer * c->n_ple, &ok, err);
+        t->ple_proj = floats(a, n_tok * c->n_layer * c->n_ple, &ok, err);
+        t->ple_gate = floats(a, n_tok * c->n_ple, &ok, err);
     }
     if (c->n_expert) {
-        t->route = floats(t, c->n_expert, &ok, err);
-        t->expert_out = floats(t, c->n_embd, &ok, err);
-        t->expert_sum = floats(t, n_tok * c->n_embd, &ok, err);
-        t->chosen = arena_alloc(t->memory, c->n_expert_used, sizeof *t->chosen);
+        t->route = floats(a, c->n_expert, &ok, err);
+        t->expert_out = floats(a, c->n_embd, &ok, err);
+        t->expert_sum = floats(a, n_tok * c->n_embd, &ok, err);
+        t->chosen = arena_alloc(a, c->n_expert_used, sizeof *t->chosen);
         if (!t->chosen) ok = fail_memory(err, c->n_expert_used, "a session on the CPU");
     }
     return ok;
+}
+
+/* Makes room for n tokens at a time; on failure there is the room that there was. */
+static bool reserve(text_cpu *t, uint32_t n, carat_error *err) {
+    if (n <= t->n_work) return true;
+    const text_cpu before = *t;
+    t->work = arena_create(err);
+    t->n_work = n;
+    if (t->work && allocate_work(t, err)) {
+        arena_free(before.work);
+        return true;
+    }
+    arena_free(t->work);
+    *t = before;
+    return false;
 }
 
 bool text_cpu_create(const model *m, uint32_t n_ctx, text_cpu **out, carat_error *err) {
     arena *memory = arena_create(err);
     if (!memory) return false;
     text_cpu *t = arena_alloc(memory, 1, sizeof *t);
-    bool ok = t != NULL;
-    if (!ok) {
-        fail_memory(err, sizeof *t, "a session on the CPU");
-    } else {
+    bool ok = t || fail_memory(err, sizeof *t, "a session on the CPU");
+    if (ok) {
         *t = (text_cpu){.model = m, .memory = memory, .n_ctx = n_ctx};
-        ok = allocate(t, err);
+        ok = allocate_kv(t, err) && reserve(t, min_u32(TEXT_CPU_CHUNK, n_ctx), err);
     }
     if (ok)
         *out = t;
@@ -108,7 +140,9 @@ bool text_cpu_create(const model *m, uint32_t n_ctx, text_cpu **out, carat_error
 }
 
 void text_cpu_free(text_cpu *t) {
-    if (t) arena_free(t->memory);
+    if (!t) return;
+    arena_free(t->work);
+    arena_free(t->memory);
 }
 
 void text_cpu_round_kv(text_cpu *t) { t->f16_kv = true; }
@@ -129,12 +163,25 @@ static void add_normed(const run *r, const vector *w) {
     add(r->t->x, r->t->part, (size_t)r->n_tok * w->n);
 }
 
-/* (1) x = sqrt(n_embd) E[token] */
+/* The span that the run's token i is in; NULL: it is a token. */
+static const soft_span *span_of(const run *r, uint32_t i) {
+    const uint32_t pos = r->pos + i;
+    for (uint32_t s = 0; s < r->n_span; s++)
+        if (pos >= r->spans[s].pos && pos - r->spans[s].pos < r->spans[s].n) return &r->spans[s];
+    return NULL;
+}
+
+/* (1) x = sqrt(n_embd) E[token]; a soft token is x as it comes */
 static void embed(const run *r, const int32_t *tokens) {
     const uint32_t d = r->c->n_embd;
     const float scale = sqrtf((float)d);
     for (uint32_t i = 0; i < r->n_tok; i++) {
         float *x = r->t->x + (size_t)i * d;
+        const soft_span *s = span_of(r, i);
+        if (s) {
+            memcpy(x, s->rows + (size_t)(r->pos + i - s->pos) * d, d * sizeof *x);
+            continue;
+        }
         ref_dequantise_row(&r->t->model->weights.embed, (uint64_t)tokens[i], x);
         for (uint32_t j = 0; j < d; j++) x[j] *= scale;
     }
@@ -147,9 +194,10 @@ static bool per_layer_inputs(const run *r, const int32_t *tokens, carat_error *e
     const model_weights *w = &t->model->weights;
     const uint32_t width = r->c->n_layer * r->c->n_ple;
     const size_t n = (size_t)r->n_tok * width;
-    /* (3) a = sqrt(n_ple) T[token] */
+    /* (3) a = sqrt(n_ple) T[token]; a soft token counts as padding */
     for (uint32_t i = 0; i < r->n_tok; i++)
-        if (!model_ple_row(t->model, tokens[i], width, t->ple + (size_t)i * width, err))
+        if (!model_ple_row(t->model, span_of(r, i) ? PADDING : tokens[i], width,
+                           t->ple + (size_t)i * width, err))
             return false;
     /* (4) b = M x / sqrt(n_embd) */
     ref_matmul(&w->ple_model_proj, 0, t->x, r->n_tok, t->ple_proj);
@@ -201,7 +249,16 @@ static void keys_and_values(const run *r, uint32_t il) {
     tap_out(r->taps, "v", (int)il, v, r->n_tok, width);
 }
 
-/* (10) softmax over the visible keys: all before, on sliding layers `window` of them */
+/* Keys that the run's token i sees: all before and itself; on sliding layers `window` of them, and
+ * where the model does so the rest of the picture that it is in. */
+static key_range visible(const run *r, const layer_config *l, uint32_t i) {
+    const uint32_t seen = r->pos + i + 1;
+    const uint32_t n = l->window ? min_u32(seen, l->window) : seen;
+    const soft_span *s = l->sliding && r->c->vision_bidirectional ? span_of(r, i) : NULL;
+    return (key_range){seen - n, s && s->picture ? s->pos + s->n : seen};
+}
+
+/* (10) softmax over the visible keys */
 static void attend(const run *r, uint32_t il) {
     text_cpu *t = r->t;
     const layer_config *l = &r->c->layers[il];
@@ -212,10 +269,10 @@ static void attend(const run *r, uint32_t il) {
     for (uint32_t h = 0; h < l->n_head; h++) {
         const float *k = t->k[l->donor] + h / group * hd, *v = t->v[l->donor] + h / group * hd;
         for (uint32_t i = 0; i < r->n_tok; i++) {
-            const uint32_t seen = r->pos + i + 1;
-            const uint32_t n = l->window ? min_u32(seen, l->window) : seen;
-            const size_t first = (size_t)(seen - n) * width, at = ((size_t)i * l->n_head + h) * hd;
-            ref_attend(t->q + at, k + first, v + first, n, width, hd,
+            const key_range seen = visible(r, l, i);
+            const size_t first = (size_t)seen.begin * width;
+            const size_t at = ((size_t)i * l->n_head + h) * hd;
+            ref_attend(t->q + at, k + first, v + first, seen.end - seen.begin, width, hd,
                        t->scores + (size_t)h * t->n_ctx, t->attn + at);
         }
     }
@@ -383,25 +440,65 @@ static bool forward_chunk(const run *r, const int32_t *tokens, uint32_t n_out, f
     return true;
 }
 
-bool text_cpu_forward(text_cpu *t, const int32_t *tokens, uint32_t n_tok, uint32_t pos,
-                      uint32_t n_out, float *logits, const tap *taps, carat_error *err) {
+static bool check_input(const text_cpu *t, const text_input *in, carat_error *err) {
+    const uint32_t n_vocab = t->model->config.n_vocab;
+    if (in->pos > t->n_ctx || in->n_tok > t->n_ctx - in->pos)
+        return fail(err, CARAT_E_CONTEXT, "text: %u tokens at %u do not fit a context of %u",
+                    in->n_tok, in->pos, t->n_ctx);
+    for (uint32_t i = 0; i < in->n_tok; i++)
+        if (in->tokens[i] < 0 || (uint32_t)in->tokens[i] >= n_vocab)
+            return fail(err, CARAT_E_ARGUMENT, "text: there is no token %d", in->tokens[i]);
+    return true;
+}
+
+/* The picture that `pos` cuts in two and whose parts see each other; NULL: none. */
+static const soft_span *cut_picture(const model_config *c, const text_input *in, uint32_t pos) {
+    for (uint32_t s = 0; s < in->n_span && c->vision_bidirectional; s++) {
+        const soft_span *p = &in->spans[s];
+        if (p->picture && pos > p->pos && pos - p->pos < p->n) return p;
+    }
+    return NULL;
+}
+
+/* Where a chunk that begins at `pos` ends. Its size may grow to that of a picture. */
+static uint32_t chunk_end(const model_config *c, const text_input *in, uint32_t pos) {
+    const uint32_t end = pos + min_u32(TEXT_CPU_CHUNK, in->pos + in->n_tok - pos);
+    const soft_span *p = cut_picture(c, in, end);
+    if (!p) return end;
+    return p->pos > pos ? p->pos : p->pos + p->n;
+}
+
+bool text_cpu_forward_soft(text_cpu *t, const text_input *in, uint32_t n_out, float *logits,
+                           const tap *taps, carat_error *err) {
     const model_config *c = &t->model->config;
-    assert(n_out <= n_tok);
-    if (pos > t->n_ctx || n_tok > t->n_ctx - pos)
-        return fail(err, CARAT_E_CONTEXT, "text: %u tokens at %u do not fit a context of %u", n_tok,
-                    pos, t->n_ctx);
-    for (uint32_t i = 0; i < n_tok; i++)
-        if (tokens[i] < 0 || (uint32_t)tokens[i] >= c->n_vocab)
-            return fail(err, CARAT_E_ARGUMENT, "text: there is no token %d", tokens[i]);
-    for (uint32_t at = 0; at < n_tok; at += TEXT_CPU_CHUNK) {
-        const uint32_t n = min_u32(TEXT_CPU_CHUNK, n_tok - at), end = at + n;
-        const uint32_t first_out = max_u32(at, n_tok - n_out); /* of this chunk */
+    const uint32_t n_vocab = c->n_vocab, last = in->pos + in->n_tok;
+    assert(n_out <= in->n_tok);
+    if (!check_input(t, in, err)) return false;
+    if (cut_picture(c, in, in->pos) || cut_picture(c, in, last))
+        return fail(err, CARAT_E_ARGUMENT, "text: the soft tokens of a picture must come at once");
+    for (uint32_t pos = in->pos, end; pos < last; pos = end) {
+        end = chunk_end(c, in, pos);
+        const uint32_t first_out = max_u32(pos, last - n_out); /* of this chunk */
         const uint32_t wanted = end > first_out ? end - first_out : 0;
-        const run r = {.t = t, .c = c, .n_tok = n, .pos = pos + at, .taps = taps};
-        if (!forward_chunk(&r, tokens + at, wanted, logits, err)) return false;
-        if (wanted) logits += (size_t)wanted * c->n_vocab;
+        const run r = {.t = t,
+                       .c = c,
+                       .n_tok = end - pos,
+                       .pos = pos,
+                       .spans = in->spans,
+                       .n_span = in->n_span,
+                       .taps = taps};
+        if (!reserve(t, r.n_tok, err) ||
+            !forward_chunk(&r, in->tokens + (pos - in->pos), wanted, logits, err))
+            return false;
+        if (wanted) logits += (size_t)wanted * n_vocab;
     }
     return true;
+}
+
+bool text_cpu_forward(text_cpu *t, const int32_t *tokens, uint32_t n_tok, uint32_t pos,
+                      uint32_t n_out, float *logits, const tap *taps, carat_error *err) {
+    const text_input in = {.tokens = tokens, .n_tok = n_tok, .pos = pos};
+    return text_cpu_forward_soft(t, &in, n_out, logits, taps, err);
 }
 
 /* ---- saving ---- */
