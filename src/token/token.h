@@ -124,6 +124,20 @@ uint32_t reply_n_calls(const reply *r);
 /* Parses the inside of a call, `call:NAME{...}`, into JSON {"name":...,"arguments":{...}}. */
 bool reply_parse_call(const char *text, size_t n, const json *tools, buf *out, carat_error *err);
 
+/* ---- grammar.c ---- */
+
+/* Follows an answer that has to be one JSON value of a schema. */
+typedef struct grammar grammar;
+
+/* schema: a JSON Schema as text; the subset is in docs/structured.md. It is copied. */
+bool grammar_create(arena *a, const char *schema, grammar **out, carat_error *err);
+/* Whether the answer may go on with text [n]; it can be completed from there. */
+bool grammar_allows(grammar *g, const char *text, size_t n);
+/* Goes on with it. False: not allowed, and nothing happened. */
+bool grammar_accept(grammar *g, const char *text, size_t n);
+bool grammar_began(const grammar *g); /* something was accepted */
+bool grammar_ends(const grammar *g);  /* what was accepted is a whole value */
+
 /* ---- sampler.c ---- */
 
 typedef struct candidate {
