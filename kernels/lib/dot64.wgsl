@@ -29,8 +29,8 @@ struct Input16 {
 }
 
 // q = 256 high + low, low in -128 .. 127.
-fn high_bytes(q: vec4<i32>) -> u32 { return pack4xI8((q + 128) >> vec4<u32>(8u)); }
-fn low_bytes(q: vec4<i32>) -> u32 { return pack4xI8(((q + 128) & vec4<i32>(255)) - 128); }
+fn high_bytes(q: vec4<i32>) -> u32 { return word_pack((q + 128) >> vec4<u32>(8u)); }
+fn low_bytes(q: vec4<i32>) -> u32 { return word_pack(((q + 128) & vec4<i32>(255)) - 128); }
 
 fn input16(x: mat4x4<f32>) -> Input16 {
     let m = max(max(abs(x[0]), abs(x[1])), max(abs(x[2]), abs(x[3])));
@@ -46,8 +46,7 @@ fn input16(x: mat4x4<f32>) -> Input16 {
 }
 
 fn dot_bytes(a: vec4<u32>, b: vec4<u32>) -> i32 {
-    return dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y) + dot4I8Packed(a.z, b.z) +
-           dot4I8Packed(a.w, b.w);
+    return word_dot(a.x, b.x) + word_dot(a.y, b.y) + word_dot(a.z, b.z) + word_dot(a.w, b.w);
 }
 
 fn dot_packed(w: Packed64, x: Input64) -> f32 {
@@ -74,11 +73,11 @@ fn dot_plain(w: mat4x4<f32>, x: mat4x4<f32>) -> f32 {
 
 // The codebook of IQ4 and twice the e2m1 values, as signed bytes.
 fn iq4_bytes(w: vec4<u32>) -> vec4<u32> {
-    return vec4<u32>(pack4xI8(vec4<i32>(iq4_values(w.x))), pack4xI8(vec4<i32>(iq4_values(w.y))),
-                     pack4xI8(vec4<i32>(iq4_values(w.z))), pack4xI8(vec4<i32>(iq4_values(w.w))));
+    return vec4<u32>(word_pack(vec4<i32>(iq4_values(w.x))), word_pack(vec4<i32>(iq4_values(w.y))),
+                     word_pack(vec4<i32>(iq4_values(w.z))), word_pack(vec4<i32>(iq4_values(w.w))));
 }
 
 fn fp4_bytes(w: vec4<u32>) -> vec4<u32> {
-    return vec4<u32>(pack4xI8(vec4<i32>(fp4_values(w.x))), pack4xI8(vec4<i32>(fp4_values(w.y))),
-                     pack4xI8(vec4<i32>(fp4_values(w.z))), pack4xI8(vec4<i32>(fp4_values(w.w))));
+    return vec4<u32>(word_pack(vec4<i32>(fp4_values(w.x))), word_pack(vec4<i32>(fp4_values(w.y))),
+                     word_pack(vec4<i32>(fp4_values(w.z))), word_pack(vec4<i32>(fp4_values(w.w))));
 }

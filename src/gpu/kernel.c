@@ -45,12 +45,12 @@ static void put_format(buf *out, const char *wgsl, char letter) {
     }
 }
 
-bool kernel_assemble(const kernel *k, const uint32_t *formats, uint32_t subgroup, buf *out,
+bool kernel_assemble(const kernel *k, const uint32_t *formats, const gpu_info *info, buf *out,
                      carat_error *err) {
     buf_puts(out, k->enables);
-    if (subgroup) buf_printf(out, "const SUBGROUP = %uu;\n", subgroup);
+    if (info->subgroup_min) buf_printf(out, "const SUBGROUP = %uu;\n", info->subgroup_min);
     for (const char *const *include = k->includes; *include; include++) buf_puts(out, *include);
-    static const char *const shared[] = {"format", "dot64"};
+    const char *const shared[] = {"format", info->packed_dot ? "word" : "word_plain", "dot64"};
     for (size_t i = 0; k->n_format && i < COUNT(shared); i++) {
         const char *wgsl = find_lib(shared[i]);
         if (!wgsl)
@@ -137,7 +137,7 @@ static gpu_pipeline compile(kernel_cache *c, const kernel_call *call, carat_erro
     gpu_pipeline none = {0};
     buf wgsl = {0};
     gpu_pipeline p = none;
-    if (kernel_assemble(k, call->formats, c->gpu->info.subgroup_min, &wgsl, err))
+    if (kernel_assemble(k, call->formats, &c->gpu->info, &wgsl, err))
         p = gpu_pipeline_create(c->gpu,
                                 &(gpu_pipeline_desc){.label = k->name,
                                                      .wgsl = wgsl.data,

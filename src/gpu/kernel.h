@@ -31,9 +31,9 @@ extern const kernel_lib kernel_lib_table[];
 bool kernel_runs(const kernel *k, const gpu_info *info);
 /* The variant that this device runs: subgroup, else the kernel itself. */
 const kernel *kernel_pick(const kernel *k, const gpu_info *info);
-/* The whole WGSL of a kernel for these formats (quant_type of A, B, C), appended to out. subgroup:
- * the narrowest subgroup of the adapter, which the source sees as SUBGROUP; 0: it has none. */
-bool kernel_assemble(const kernel *k, const uint32_t *formats, uint32_t subgroup, buf *out,
+/* The whole WGSL of a kernel for these formats (quant_type of A, B, C) on this device, appended to
+ * out. The source sees the adapter's narrowest subgroup, if it has any, as SUBGROUP. */
+bool kernel_assemble(const kernel *k, const uint32_t *formats, const gpu_info *info, buf *out,
                      carat_error *err);
 
 /* Compiled pipelines and call memos of one device. */
