@@ -59,6 +59,7 @@ static carat_job *start(chat *c, const buf *messages, const carat_sampling *samp
     carat_chat_desc desc = settings_answer(c->settings, sampling);
     desc.messages = messages->data;
     desc.tools = c->tools.len ? c->tools.data : NULL;
+    desc.json_schema = c->schema.data;
     return carat_chat(c->runtime.session, &desc, err);
 }
 
@@ -166,6 +167,7 @@ static bool chat_open(chat *c, const char *model, carat_error *err) {
     if (!c->memory || !conversation_create(&c->talk, err)) return false;
     if (s->system && !conversation_set_system(&c->talk, s->system, err)) return false;
     if (s->tools && !tools_read(s->tools, &c->tools, err)) return false;
+    if (!schema_read(s, &c->schema, err)) return false;
     interrupt_install(false);
     if (!runtime_load(&c->runtime, s, model, s->context, err)) return false;
     interrupt_install(true);
@@ -189,6 +191,7 @@ static int chat_run(settings *s, const char *const *args, size_t n) {
     runtime_close(&c.runtime);
     conversation_free(&c.talk);
     buf_free(&c.tools);
+    buf_free(&c.schema);
     arena_free(c.memory);
     return code;
 }

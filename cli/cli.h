@@ -101,6 +101,8 @@ bool conversation_parse(conversation *c, const char *text, size_t n, const char 
 void conversation_write(const conversation *c, buf *out); /* as a JSON array */
 /* Reads a file with a JSON array of tools into *out. */
 bool tools_read(const char *path, buf *out, carat_error *err);
+/* The JSON schema that the options ask for, from a file or as it is; *out empty: none. */
+bool schema_read(const settings *s, buf *out, carat_error *err);
 /* The words of a command line as one prompt: "-" is stdin, file (or NULL) comes last. */
 bool prompt_read(const char *const *args, size_t n, const char *file, buf *out, carat_error *err);
 

@@ -175,6 +175,23 @@ bool tools_read(const char *path, buf *out, carat_error *err) {
     return ok;
 }
 
+bool schema_read(const settings *s, buf *out, carat_error *err) {
+    const char *given = s->json_schema;
+    if (!given && s->json_object) given = "{\"type\":\"object\"}";
+    if (!given) return true;
+    bool is_text = given[strspn(given, " \t\r\n")] == '{';
+    if (is_text)
+        buf_puts(out, given);
+    else if (!read_all(given, out, err))
+        return false;
+    arena *memory = arena_create(err);
+    json *schema = NULL;
+    bool ok = memory && json_parse(memory, out->data ? out->data : "", out->len,
+                                   is_text ? "--json-schema" : given, &schema, err);
+    arena_free(memory);
+    return ok;
+}
+
 bool prompt_read(const char *const *args, size_t n, const char *file, buf *out, carat_error *err) {
     bool after_text = false, has_stdin = false;
     for (size_t i = 0; i < n; i++) {

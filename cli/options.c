@@ -40,8 +40,11 @@ static const option answer_options[] = {
            "end the answer after N tokens; 0, the default: when the model ends it or the context "
            "is full",
            .max = 1 << 30, .live = true),
-    OPTION("stop", 0, STOP, stops, "TEXT",
+    OPTION("stop", 0, LIST, stops, "TEXT",
            "end the answer before this text; may be given up to 16 times"),
+    OPTION("json-schema", 0, TEXT, json_schema, "FILE|{...}",
+           "the answer is JSON that this JSON Schema allows"),
+    OPTION("json-object", 0, FLAG, json_object, NULL, "the answer is any JSON object"),
     {0}};
 
 static const option sampling_options[] = {
@@ -85,6 +88,10 @@ const option_group options_sampling = {
 
 static settings defaults(void) {
     settings s = {.device = "auto", .logprobs = -1, .sampling = CARAT_SAMPLING_DEFAULT};
+    s.host = "127.0.0.1";
+    s.port = 11435;
+    s.idle = 60;
+    s.waiting = 16;
     s.sampling.repeat_last_n = REPEAT_NOT_GIVEN;
     return s;
 }
@@ -102,8 +109,8 @@ carat_chat_desc settings_answer(const settings *s, const carat_sampling *samplin
     return (carat_chat_desc){.thinking = s->thinking,
                              .keep_oldest_out = s->keep,
                              .max_tokens = s->max_tokens,
-                             .stop = s->stops,
-                             .n_stop = s->n_stop,
+                             .stop = s->stops.items,
+                             .n_stop = s->stops.n,
                              .sampling = sampling};
 }
 
@@ -252,13 +259,15 @@ static bool set_option(const command *cmd, const option *o, const char *value, s
         if (is_choice(o->value, value)) return true;
         usage_error("%s: --%s is one of %s, not '%s'", cmd->name, o->name, o->value, value);
         return false;
-    case OPTION_STOP:
-        if (s->n_stop < MAX_STOPS) {
-            s->stops[s->n_stop++] = value;
+    case OPTION_LIST: {
+        text_list *list = field;
+        if (list->n < MAX_STOPS) {
+            list->items[list->n++] = value;
             return true;
         }
         usage_error("%s: --%s was given more than %d times", cmd->name, o->name, MAX_STOPS);
         return false;
+    }
     default:
         return set_number(cmd, o, value, field);
     }

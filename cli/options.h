@@ -7,18 +7,22 @@
 
 #define MAX_STOPS 16
 
+typedef struct text_list {
+    const char *items[MAX_STOPS]; /* [n] */
+    size_t n;
+} text_list;
+
 /* What the options of all commands say; a command reads those that it offers. */
 typedef struct settings {
     bool help, verbose, json;
     const char *device, *template_;
     uint32_t context; /* 0: the default */
     /* The prompt and the answer. */
-    const char *system, *messages, *tools, *file;
-    bool thinking, show_thinking, raw, keep;
+    const char *system, *messages, *tools, *file, *json_schema;
+    bool json_object, thinking, show_thinking, raw, keep;
     uint32_t max_tokens;
     int32_t logprobs; /* -1: none */
-    const char *stops[MAX_STOPS];
-    size_t n_stop;
+    text_list stops;
     carat_sampling sampling; /* repeat_last_n as the user counts: see settings_sampling() */
     /* tokenize */
     bool ids, count, specials;
@@ -31,13 +35,17 @@ typedef struct settings {
     uint32_t reps, generate;
     /* inspect */
     bool tensors;
+    /* serve */
+    const char *host, *app, *preload;
+    uint32_t port, idle, waiting;
+    text_list allow_hosts, allow_origins;
 } settings;
 
 typedef enum option_kind {
     OPTION_FLAG,   /* bool */
     OPTION_TEXT,   /* const char * */
     OPTION_CHOICE, /* const char *, one of `value`, separated by | */
-    OPTION_STOP,   /* appended to settings.stops */
+    OPTION_LIST,   /* appended to a text_list */
     OPTION_U32,
     OPTION_I32,
     OPTION_U64,
@@ -83,7 +91,7 @@ typedef struct command {
 } command;
 
 extern const command command_run, command_chat, command_tokenize, command_eval, command_inspect,
-    command_list, command_bench;
+    command_list, command_bench, command_serve;
 
 /* Reads argv [argc] (without the program and the command) into *s; the words that are no options
  * are moved to the front of argv, their number to *n_args. False: printed what is wrong. */

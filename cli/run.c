@@ -57,7 +57,7 @@ static bool print_json(const runtime *r, const settings *s, const answer *a, car
 
 /* Everything the answer is made from. */
 typedef struct request {
-    buf prompt, tools, messages;
+    buf prompt, tools, schema, messages;
     conversation talk;
     id_list raw;
 } request;
@@ -65,6 +65,7 @@ typedef struct request {
 static void request_free(request *q) {
     buf_free(&q->prompt);
     buf_free(&q->tools);
+    buf_free(&q->schema);
     buf_free(&q->messages);
     ids_free(&q->raw);
     conversation_free(&q->talk);
@@ -86,6 +87,7 @@ static bool request_read(request *q, const settings *s, const char *const *args,
     if (!conversation_create(&q->talk, err)) return false;
     if (from_stdin && !prompt_read(args, n, s->file, &q->prompt, err)) return false;
     if (s->tools && !tools_read(s->tools, &q->tools, err)) return false;
+    if (!schema_read(s, &q->schema, err)) return false;
     if (s->messages && !read_messages(&q->talk, s->messages, err)) return false;
     if (is_blank(&q->prompt) && !(s->raw && q->prompt.len) && q->talk.n == 0)
         return fail(err, CARAT_E_ARGUMENT,
@@ -103,6 +105,7 @@ static carat_job *start(const runtime *r, request *q, const settings *s,
     carat_chat_desc desc = settings_answer(s, sampling);
     desc.messages = q->messages.data;
     desc.tools = s->tools ? q->tools.data : NULL;
+    desc.json_schema = q->schema.data;
     if (s->logprobs >= 0)
         desc.n_logprobs = s->logprobs ? (uint32_t)s->logprobs : CARAT_LOGPROBS_TOKEN_ONLY;
     if (!s->raw) return carat_chat(r->session, &desc, err);

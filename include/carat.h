@@ -175,7 +175,9 @@ struct carat_chat_desc {
     const carat_sampling *sampling; /* NULL: the defaults */
     uint32_t n_logprobs; /* report each token's log-probability and this many alternatives, <= 20;
                             CARAT_LOGPROBS_TOKEN_ONLY asks for the token's own only */
-    bool ignore_stop;    /* benchmarks: do not end at a stop token */
+    const char *json_schema; /* the answer has to be one JSON value of this JSON Schema ("{}": any
+                                value; the subset is in docs/structured.md); NULL: free text */
+    bool ignore_stop;        /* benchmarks: do not end at a stop token */
 };
 #define CARAT_LOGPROBS_TOKEN_ONLY 255u
 

@@ -148,6 +148,21 @@ gpu_poll_result session_poll(carat_session *ses, step_result *out, carat_error *
 /* Remembers this place, so that a conversation can go back to it. */
 void session_snapshot(carat_session *ses);
 
+/* ---- constrain.c ---- */
+
+/* What desc->json_schema makes of an answer. */
+typedef struct constraint constraint;
+
+/* p NULL: there is no template, so neither thinking nor tools. Free with constraint_free(), also
+ * after a failure. */
+bool constraint_create(arena *a, const tokenizer *t, const carat_chat_desc *desc, const prompt *p,
+                       constraint **out, carat_error *err);
+void constraint_free(constraint *c); /* NULL is fine */
+/* Moves the tokens that may come next to the front of list [n], the best first; returns how many
+ * there are, at most `want` (0: all). */
+uint32_t constraint_filter(constraint *c, candidate *list, uint32_t n, uint32_t want);
+bool constraint_accept(constraint *c, int32_t id, carat_error *err);
+
 /* ---- job.c ---- */
 
 typedef struct job_class {

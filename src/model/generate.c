@@ -21,7 +21,8 @@ typedef struct generate {
     uint32_t n_seq, n_prompt, max_tokens;
     sampler sampler;
     reply *reply;
-    candidate *pool; /* [n_vocab, or more] what the sampler picks from */
+    constraint *constraint; /* NULL: any token may come */
+    candidate *pool;        /* [n_vocab, or more] what the sampler picks from */
     bool ignore_stop, logprobs;
     uint32_t n_top; /* alternatives to report */
     /* The token whose text is being told. */
@@ -112,6 +113,18 @@ static uint32_t fill_pool(generate *g, const step_result *r) {
     return n;
 }
 
+/* Whether the n best tokens that a constraint allows, of the listed ones, do to sample from: there
+ * are as many as the sampler looks at, or all that are not listed weigh next to nothing. */
+static bool enough(const generate *g, const step_result *r, uint32_t n) {
+    double listed = 0, allowed = 0;
+    if (n >= sampler_needs(&g->sampler) || r->n_top >= g->job.engine->model->config.n_vocab)
+        return true;
+    if (!g->constraint) return false;
+    for (uint32_t i = 0; i < r->n_top; i++) listed += exp((double)(r->top[i].logit - r->lse));
+    for (uint32_t i = 0; i < n; i++) allowed += exp((double)(g->pool[i].logit - r->lse));
+    return n && 1 - listed <= 0.01 * allowed;
+}
+
 /* Runs the last token of seq and starts reading what follows it. */
 static bool run_token(generate *g, carat_error *err) {
     carat_session *ses = g->job.session;
@@ -133,6 +146,7 @@ static bool take_token(generate *g, carat_error *err) {
     bool stopped = false;
     g->job.stats.n_generated++;
     sampler_accept(&g->sampler, g->token);
+    if (g->constraint && !constraint_accept(g->constraint, g->token, err)) return false;
     if (!g->ignore_stop && tokenizer_is_stop(t, g->token)) {
         g->token = -1;
         finish(g, reply_n_calls(g->reply) ? CARAT_FINISH_TOOL_CALLS : CARAT_FINISH_STOP);
@@ -159,11 +173,17 @@ static bool answer(generate *g, bool *pending, carat_error *err) {
     gpu_poll_result state = session_poll(ses, &r, err);
     *pending = state == GPU_PENDING;
     if (state != GPU_READY) return state == GPU_PENDING;
-    uint32_t n = fill_pool(g, &r);
-    if (r.top && n < sampler_needs(&g->sampler) && r.n_top < g->job.engine->model->config.n_vocab) {
+    uint32_t n_read = fill_pool(g, &r), n = n_read;
+    if (g->constraint)
+        n = constraint_filter(g->constraint, g->pool, n_read, sampler_needs(&g->sampler));
+    if (r.top && !enough(g, &r, n)) {
         *pending = true;
         return session_read(ses, true, err);
     }
+    if (n == 0 && n_read)
+        return fail(err, CARAT_E_UNSUPPORTED,
+                    "json schema: %s has no token that could go on with the answer",
+                    g->job.engine->name);
     if (n == 0)
         return fail(err, CARAT_E_FORMAT, "%s computes no number for any token: it is damaged",
                     g->job.engine->name);
@@ -263,6 +283,7 @@ static bool generate_advance(carat_job *job, carat_event *ev, carat_error *err) 
 static void generate_free(carat_job *job) {
     generate *g = (generate *)job;
     reply_free(g->reply);
+    constraint_free(g->constraint);
     sampler_free(&g->sampler);
 }
 
@@ -320,6 +341,9 @@ static bool begin(generate *g, const int32_t *id, size_t n, const carat_chat_des
     memcpy(g->seq, id, n * sizeof *id);
     if (!set_options(g, desc, err)) return false;
     for (size_t i = 0; i < n; i++) sampler_accept(&g->sampler, id[i]);
+    if (desc->json_schema &&
+        !constraint_create(g->job.memory, m->tokenizer, desc, p, &g->constraint, err))
+        return false;
     return reply_create(m->tokenizer, p ? p->tools : NULL, p ? desc->thinking : true,
                         p ? p->text.opens_thought : false, stop, n_stop, &g->reply, err);
 }

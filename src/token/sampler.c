@@ -196,12 +196,11 @@ static void sift_down(candidate *c, size_t n, size_t n_heap, size_t node) {
     c[n - 1 - node] = moved;
 }
 
-static void make_heap(candidate *c, size_t n) {
+void candidates_order(candidate *c, size_t n) {
     for (size_t node = n / 2; node-- > 0;) sift_down(c, n, n, node);
 }
 
-/* Puts the best of c [i .. n), a heap, at c[i]; the rest stays a heap. */
-static void pop(candidate *c, size_t n, size_t i) {
+void candidates_next(candidate *c, size_t n, size_t i) {
     candidate best = c[n - 1];
     c[n - 1] = c[i];
     c[i] = best;
@@ -210,8 +209,8 @@ static void pop(candidate *c, size_t n, size_t i) {
 
 /* The k best, in order, to the front. */
 static size_t keep_top_k(candidate *c, size_t n, size_t k) {
-    make_heap(c, n);
-    for (size_t i = 0; i < k; i++) pop(c, n, i);
+    candidates_order(c, n);
+    for (size_t i = 0; i < k; i++) candidates_next(c, n, i);
     return k;
 }
 
@@ -219,9 +218,9 @@ static size_t keep_top_k(candidate *c, size_t n, size_t k) {
 static size_t keep_top_p(candidate *c, size_t n, double p, double max, bool sorted) {
     double all = 0, sum = 0;
     for (size_t i = 0; i < n; i++) all += exp((double)c[i].logit - max);
-    if (!sorted) make_heap(c, n);
+    if (!sorted) candidates_order(c, n);
     for (size_t i = 0; i < n; i++) {
-        if (!sorted) pop(c, n, i);
+        if (!sorted) candidates_next(c, n, i);
         sum += exp((double)c[i].logit - max);
         if (sum >= p * all) return i + 1;
     }
