@@ -39,9 +39,14 @@ SKIP := src/gpu/gpu_web.c \
         $(if $(wildcard .deps/webgpu/webgpu.h),src/gpu/gpu_none.c,src/gpu/gpu_dawn.c src/gpu/dawn_open.c)
 DAWN := $(wildcard .deps/libwebgpu_wrapper.so)
 
+# Without libmicrohttpd's header `carat serve` is built as a sentence that says so.
+HTTPD := $(shell echo '\#include <microhttpd.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo yes)
+
 LIB_SRC  := $(filter-out $(SKIP),$(wildcard src/*/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(O)/%.o) $(O)/gen/kernels.o
-CLI_OBJ  := $(patsubst %.c,$(O)/%.o,$(wildcard cli/*.c))
+CLI_SRC  := $(filter-out $(if $(HTTPD),cli/serve_none.c,$(filter-out \
+            cli/serve.c cli/serve_none.c,$(wildcard cli/serve*.c))),$(wildcard cli/*.c))
+CLI_OBJ  := $(CLI_SRC:%.c=$(O)/%.o)
 TESTS    := $(patsubst tests/%.c,$(O)/%,$(wildcard tests/test_*.c))
 SCRIPTS  := $(wildcard tests/test_*.sh)
 FUZZERS  := $(patsubst tests/%.c,$(O)/%,$(wildcard tests/fuzz_*.c))
@@ -58,7 +63,8 @@ all: $(O)/carat
 
 $(O)/carat: $(CLI_OBJ) $(O)/libcarat.a
 	echo '  LINK $@'
-	$(CC) $(FLAGS) -o $@ $(CLI_OBJ) $(O)/libcarat.a $(LIBS) -ledit
+	$(CC) $(FLAGS) -o $@ $(CLI_OBJ) $(O)/libcarat.a $(LIBS) -ledit \
+	    $(if $(HTTPD),-lmicrohttpd)
 
 $(O)/libcarat.a: $(LIB_OBJ) $(O)/flags
 	rm -f $@

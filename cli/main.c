@@ -10,7 +10,7 @@
 
 static const command *const commands[] = {
     &command_run,     &command_chat, &command_tokenize, &command_eval,
-    &command_inspect, &command_list, &command_bench,
+    &command_inspect, &command_list, &command_bench,    &command_serve,
 };
 
 static const command *find_command(const char *name) {
