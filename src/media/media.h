@@ -36,4 +36,20 @@ typedef struct image_patches {
 bool image_prepare(arena *a, const uint8_t *rgb, uint32_t width, uint32_t height, uint32_t side,
                    uint32_t pool, uint32_t budget, image_patches *out, carat_error *err);
 
+/* ---- mel.c ---- */
+
+#define MEL_RATE        16000u /* samples a second that the encoders hear */
+#define MEL_BANDS       128u
+#define MEL_MAX_SAMPLES (30 * MEL_RATE) /* the longest clip that Gemma 4 was trained with */
+
+/* samples [n, n_channel] at `rate` a second, in [-1, 1], to one channel (the mean of all) at
+ * MEL_RATE: *out [*n_out], the arena's. */
+bool mel_resample(arena *a, const float *samples, uint64_t n, uint32_t n_channel, uint32_t rate,
+                  float **out, uint64_t *n_out, carat_error *err);
+/* Frames of n samples at MEL_RATE: 100 a second, none for 160 samples or fewer. */
+uint32_t mel_frames(uint64_t n);
+/* The natural logarithm of the energy in bands, out [mel_frames(n), MEL_BANDS], of samples [n] at
+ * MEL_RATE; n <= MEL_MAX_SAMPLES. */
+bool mel_spectrogram(const float *samples, uint64_t n, float *out, carat_error *err);
+
 #endif

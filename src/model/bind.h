@@ -73,4 +73,13 @@ bool weights_bind(arena *a, model *m, binder *b, carat_error *err);
 /* encoder_config.c: from metadata and shapes. n_text: the width that soft tokens must have. */
 bool vision_config_read(const gguf *g, uint32_t n_text, vision_config *out, carat_error *err);
 
+/* Names that differ between the layouts; some name one tensor here and another one there. */
+typedef struct audio_layout {
+    const char *input, *output, *output_bias;                /* outside the layers */
+    const char *attn_norm, *post_attn_norm, *rel, *out_norm; /* in a layer */
+} audio_layout;
+
+const audio_layout *audio_layout_of(const gguf *g);
+bool audio_config_read(const gguf *g, uint32_t n_text, audio_config *out, carat_error *err);
+
 #endif

@@ -72,6 +72,67 @@ uint32_t vision_soft_tokens(const vision *v, uint32_t n_col, uint32_t n_row);
 /* One layer further; when that was the last, fills soft [n_soft, n_out] and *finished is true. */
 void vision_cpu_advance(vision_cpu *t, float *soft, bool *finished);
 
+/* ---- audio ---- */
+
+#define AUDIO_REACH 12u /* tokens that one hears, itself included */
+
+typedef struct audio_config {
+    bool direct;    /* no tower: a frame of samples becomes a soft token in one step (12B) */
+    uint32_t frame; /* direct: samples of a frame */
+    uint32_t n_layer, n_embd, n_ff, n_head, head_dim;
+    uint32_t n_conv[2]; /* channels of the two convolutions that shorten the spectrogram */
+    uint32_t n_kernel;  /* tokens that the depthwise convolution sees */
+    uint32_t n_mid;     /* width of the tower's output */
+    uint32_t n_out;     /* of a soft token */
+} audio_config;
+
+typedef struct audio_ffn {
+    vector norm, post_norm;
+    clipped up, down;
+} audio_ffn;
+
+typedef struct audio_layer {
+    audio_ffn ffn[2];                            /* before attention and convolution, and after */
+    vector attn_norm, post_attn_norm, dim_scale; /* dim_scale [head_dim] of queries */
+    clipped q, k, v, out;
+    weight rel;                       /* [n_embd, n_embd] keys of distances */
+    vector conv_norm, conv, mid_norm; /* conv [n_embd, n_kernel] */
+    clipped conv_in, conv_out;        /* [2 n_embd, n_embd], [n_embd, n_embd] */
+    vector out_norm;
+} audio_layer;
+
+typedef struct audio {
+    audio_config config;
+    vector conv[2];       /* [n_conv[0], 1, 3, 3], [n_conv[1], n_conv[0], 3, 3]: time, band last */
+    vector conv_norm[2];  /* [n_conv[i]] */
+    weight input;         /* [n_embd, bands / 4 * n_conv[1]] */
+    weight output;        /* [n_mid, n_embd] */
+    vector output_bias;   /* [n_mid] */
+    weight project;       /* [n_out, n_mid] */
+    audio_layer *layers;  /* [n_layer] */
+    weight **matrices;    /* NULL-terminated: what must be resident */
+    const float *vectors; /* [n_vectors] */
+    uint32_t n_vectors;
+} audio;
+
+bool audio_present(const gguf *g);
+bool audio_open(arena *a, const gguf *g, uint32_t n_text, audio **out, carat_error *err);
+/* Soft tokens of n frames of a spectrogram; direct: of n samples. */
+uint32_t audio_soft_tokens(const audio *a, uint32_t n);
+
+/* ---- audio_cpu.c ---- */
+
+typedef struct audio_cpu audio_cpu;
+
+/* Begins with a spectrogram [n, MEL_BANDS]; direct: with samples [n] at MEL_RATE. Borrowed. Taps:
+ * "conv" and "embed" (il -1), in layer il "ffn_a" "q" "k" "v" "attn" "attn_out" "conv_out" "ffn_b"
+ * "layer_out", then (il n_layer) "tower" and "soft". */
+bool audio_cpu_create(const audio *a, const float *input, uint32_t n, const tap *taps,
+                      audio_cpu **out, carat_error *err);
+void audio_cpu_free(audio_cpu *t);
+/* As vision_cpu_advance(). */
+void audio_cpu_advance(audio_cpu *t, float *soft, bool *finished);
+
 /* ---- text_cpu.c: soft tokens among tokens ---- */
 
 /* Soft tokens of one picture or sound, at positions [pos, pos + n). */

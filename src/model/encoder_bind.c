@@ -2,6 +2,7 @@
  * their tensors, in both layouts.
  *
  * Flow: encoder_config.c and binder.c before; vision_cpu.c, audio_cpu.c after. */
+#include "media/media.h"
 #include "model/bind.h"
 
 #include <math.h>
@@ -168,4 +169,89 @@ bool vision_positions(const vision *v, uint32_t axis, uint32_t n, float *out, ca
     if (ok) quant_find(w->type)->dequantise(raw, out, (size_t)n * w->n_col);
     arena_free(m);
     return ok;
+}
+
+/* ---- audio ---- */
+
+#define AUDIO_CLIPPED  10u
+#define AUDIO_MATRICES (AUDIO_CLIPPED + 1)
+#define AUDIO_VECTORS  12u
+#define AUDIO_WIDE     5u /* vectors outside the layers; there are fewer matrices */
+
+static void bind_audio_ffn(binder *b, const audio_config *c, const char *suffix, audio_ffn *f) {
+    char name[32];
+    snprintf(name, sizeof name, "ffn_norm%s.weight", suffix);
+    bind_vec(b, name, NULL, c->n_embd, &f->norm);
+    snprintf(name, sizeof name, "ffn_up%s", suffix);
+    bind_clipped(b, name, c->n_embd, c->n_ff, &f->up);
+    snprintf(name, sizeof name, "ffn_down%s", suffix);
+    bind_clipped(b, name, c->n_ff, c->n_embd, &f->down);
+    snprintf(name, sizeof name, "ffn_post_norm%s.weight", suffix);
+    bind_vec(b, name, NULL, c->n_embd, &f->post_norm);
+}
+
+static void bind_audio_layer(binder *b, const audio_config *c, const audio_layout *names,
+                             uint32_t il, audio_layer *l) {
+    const uint32_t d = c->n_embd;
+    snprintf(b->prefix, sizeof b->prefix, "a.blk.%u.", il);
+    bind_audio_ffn(b, c, "", &l->ffn[0]);
+    bind_vec(b, names->attn_norm, "ln1.weight", d, &l->attn_norm);
+    bind_clipped(b, "attn_q", d, d, &l->q);
+    bind_clipped(b, "attn_k", d, d, &l->k);
+    bind_clipped(b, "attn_v", d, d, &l->v);
+    bind_vec(b, "per_dim_scale.weight", NULL, c->head_dim, &l->dim_scale);
+    bind_mat(b, names->rel, d, d, &l->rel);
+    bind_clipped(b, "attn_out", d, d, &l->out);
+    bind_vec(b, names->post_attn_norm, NULL, d, &l->post_attn_norm);
+    bind_vec(b, "conv_norm.weight", NULL, d, &l->conv_norm);
+    bind_clipped(b, "conv_pw1", d, 2 * d, &l->conv_in);
+    bind_flat_vec(b, "conv_dw.weight", c->n_kernel * d, &l->conv);
+    bind_vec(b, "norm_conv.weight", NULL, d, &l->mid_norm);
+    bind_clipped(b, "conv_pw2", d, d, &l->conv_out);
+    bind_audio_ffn(b, c, "_1", &l->ffn[1]);
+    bind_vec(b, names->out_norm, NULL, d, &l->out_norm);
+    b->prefix[0] = 0;
+}
+
+static void bind_audio(binder *b, audio *a) {
+    const audio_config *c = &a->config;
+    const audio_layout *names = audio_layout_of(b->gguf);
+    bind_mat(b, "mm.a.input_projection.weight", c->direct ? c->frame : c->n_mid, c->n_out,
+             &a->project);
+    if (c->direct) return;
+    bind_flat_vec(b, "a.conv1d.0.weight", 9 * c->n_conv[0], &a->conv[0]);
+    bind_vec(b, "a.conv1d.0.norm.weight", NULL, c->n_conv[0], &a->conv_norm[0]);
+    bind_flat_vec(b, "a.conv1d.1.weight", 9 * c->n_conv[0] * c->n_conv[1], &a->conv[1]);
+    bind_vec(b, "a.conv1d.1.norm.weight", NULL, c->n_conv[1], &a->conv_norm[1]);
+    bind_mat(b, names->input, MEL_BANDS / 4 * c->n_conv[1], c->n_embd, &a->input);
+    bind_mat(b, names->output, c->n_embd, c->n_mid, &a->output);
+    bind_vec(b, names->output_bias, NULL, c->n_mid, &a->output_bias);
+    for (uint32_t il = 0; il < c->n_layer; il++) bind_audio_layer(b, c, names, il, &a->layers[il]);
+}
+
+bool audio_open(arena *m, const gguf *g, uint32_t n_text, audio **out, carat_error *err) {
+    audio *a = arena_alloc(m, 1, sizeof *a);
+    binder b;
+    if (!a) return fail_memory(err, sizeof *a, "the audio encoder");
+    if (!audio_config_read(g, n_text, &a->config, err)) return false;
+    const uint32_t n_layer = a->config.n_layer;
+    a->layers = arena_alloc(m, n_layer, sizeof *a->layers);
+    if (!a->layers) return fail_memory(err, n_layer * sizeof *a->layers, "the audio encoder");
+    binder_open(&b, m, g, n_layer * AUDIO_MATRICES + AUDIO_WIDE,
+                n_layer * AUDIO_VECTORS + AUDIO_WIDE,
+                n_layer * (AUDIO_CLIPPED * LIMITS + AUDIO_MATRICES) + AUDIO_WIDE);
+    if (!b.no_memory) bind_audio(&b, a);
+    if (!binder_close(&b, "audio", err) ||
+        !binder_load(&b, "audio", &a->vectors, &a->n_vectors, err))
+        return false;
+    for (uint32_t il = 0; il < n_layer; il++) {
+        audio_layer *l = &a->layers[il];
+        clipped *const all[AUDIO_CLIPPED] = {
+            &l->q,        &l->k,         &l->v,           &l->out,       &l->conv_in,
+            &l->conv_out, &l->ffn[0].up, &l->ffn[0].down, &l->ffn[1].up, &l->ffn[1].down};
+        for (uint32_t i = 0; i < AUDIO_CLIPPED; i++) drop_empty_limits(all[i]);
+    }
+    a->matrices = b.matrices;
+    *out = a;
+    return true;
 }

@@ -3,6 +3,7 @@
  * every tensor is there with the right shape is encoder_bind.c's question.
  *
  * Flow: file/gguf.c before, encoder_bind.c after. */
+#include "media/media.h"
 #include "model/bind.h"
 
 #include <stdio.h>
@@ -144,5 +145,61 @@ bool vision_config_read(const gguf *g, uint32_t n_text, vision_config *out, cara
         read_tower(&r, out);
     }
     out->n_pos = size_of(&r, "v.position_embd.weight", 1, 1u << 20);
+    return r.ok;
+}
+
+/* ---- audio ---- */
+
+const audio_layout *audio_layout_of(const gguf *g) {
+    static const audio_layout own = {.input = "a.pre_encode.out.weight",
+                                     .output = "mm.a.fc.weight",
+                                     .output_bias = "mm.a.fc.bias",
+                                     .attn_norm = "ln1.weight",
+                                     .post_attn_norm = "ln2.weight",
+                                     .rel = "linear_pos.weight",
+                                     .out_norm = "layer_pre_norm.weight"};
+    static const audio_layout projector = {.input = "a.input_projection.weight",
+                                           .output = "a.pre_encode.out.weight",
+                                           .output_bias = "a.pre_encode.out.bias",
+                                           .attn_norm = "attn_pre_norm.weight",
+                                           .post_attn_norm = "attn_post_norm.weight",
+                                           .rel = "attn_k_rel.weight",
+                                           .out_norm = "ln2.weight"};
+    const bool is_own = gguf_find_tensor(g, "mm.a.fc.weight") ||
+                        gguf_find_tensor(g, "a.blk.0.layer_pre_norm.weight");
+    return is_own ? &own : &projector;
+}
+
+static void read_audio_tower(reader *r, audio_config *c, const char *output) {
+    c->n_layer = need(r, "block_count", 1, MODEL_MAX_LAYERS);
+    c->n_embd = need(r, "embedding_length", 1, MAX_WIDTH);
+    c->n_ff = need(r, "feed_forward_length", 1, MAX_WIDTH);
+    c->n_head = need(r, "attention.head_count", 1, MAX_HEADS);
+    c->head_dim = head_dim(r, c->n_embd, c->n_head, 2);
+    get(r, "num_mel_bins", MEL_BANDS, MEL_BANDS, MEL_BANDS);
+    c->n_conv[0] = size_of(r, "a.conv1d.0.weight", 3, MAX_WIDTH);
+    c->n_conv[1] = size_of(r, "a.conv1d.1.weight", 3, MAX_WIDTH);
+    c->n_kernel = size_of(r, "a.blk.0.conv_dw.weight", 0, 64);
+    c->n_mid = size_of(r, output, 1, MAX_WIDTH);
+}
+
+bool audio_present(const gguf *g) {
+    return gguf_find_tensor(g, "mm.a.input_projection.weight") != NULL;
+}
+
+bool audio_config_read(const gguf *g, uint32_t n_text, audio_config *out, carat_error *err) {
+    static const char *const kinds[2] = {"gemma4a", "gemma4ua"};
+    if (!audio_present(g))
+        return fail(err, CARAT_E_UNSUPPORTED,
+                    "audio: there is no audio encoder in %s, so it cannot hear", g->name);
+    reader r = begin(g, "audio", kinds, err);
+    if (!r.ok) return false;
+    *out = (audio_config){.n_out = n_text};
+    out->direct = !gguf_find_tensor(g, "a.conv1d.0.weight");
+    check_fits(&r, "mm.a.input_projection.weight", n_text);
+    if (out->direct)
+        out->frame = size_of(&r, "mm.a.input_projection.weight", 0, MAX_WIDTH);
+    else
+        read_audio_tower(&r, out, audio_layout_of(g)->output);
     return r.ok;
 }
