@@ -168,7 +168,9 @@ export type Message =
     | {role: "system" | "developer"; content: Content}
     | {role: "user"; content: Content}
     | {role: "assistant"; content?: Content | null; thinking?: string; toolCalls?: ToolCall[]}
-    | {role: "tool"; content: Content; toolCallId?: string; name?: string};
+    /** The result of a call: text, or an object as it is. */
+    | {role: "tool"; content: Content | Record<string, unknown>; toolCallId?: string;
+        name?: string};
 
 export interface Tool {
     type?: "function";
@@ -178,7 +180,7 @@ export interface Tool {
 export type ResponseFormat =
     | {type: "text"}
     | {type: "json_object"}
-    /** The subset that is understood is in docs/api.md; anything else is an "unsupported" error. */
+    /** The subset that is understood is in docs/structured.md; anything else is an "unsupported" error. */
     | {type: "json_schema"; schema: object};
 
 export interface Sampling {

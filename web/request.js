@@ -111,8 +111,8 @@ function engineMessage(message, i) {
     if (m.role === "system" || m.role === "developer" || m.role === "user")
         return {role: m.role, content: checkContent(where, m.content)};
     if (m.role === "tool")
-        return {role: "tool", content: checkContent(where, m.content), tool_call_id: m.toolCallId,
-            name: m.name};
+        return {role: "tool", tool_call_id: m.toolCallId, name: m.name,
+            content: isObject(m.content) ? m.content : checkContent(where, m.content)};
     if (m.role !== "assistant") return wrong(`${where}: there is no role "${m.role}"`);
     if (m.toolCalls !== undefined && !Array.isArray(m.toolCalls))
         wrong(`${where}: toolCalls has to be a list`);
@@ -137,7 +137,7 @@ function engineTool(tool, i) {
 function schemaOf(format) {
     const f = /** @type {any} */ (format);
     if (f === undefined || f.type === "text") return undefined;
-    if (f.type === "json_object") return "{}";
+    if (f.type === "json_object") return JSON.stringify({type: "object"});
     if (f.type !== "json_schema")
         return wrong('responseFormat: type has to be "text", "json_object" or "json_schema"');
     if (!isObject(f.schema)) wrong("responseFormat: schema has to be an object");

@@ -66,7 +66,7 @@ test("response formats", () => {
     const format = (response_format) => chatRequest(chatOptions({messages: user, response_format}));
     assert.equal(format({type: "json_schema", json_schema: {name: "a", strict: true, schema}})
         .schema, JSON.stringify(schema));
-    assert.equal(format({type: "json_object"}).schema, "{}");
+    assert.equal(format({type: "json_object"}).schema, '{"type":"object"}');
     assert.equal(format({type: "text"}).schema, undefined);
     rejects({response_format: {type: "json_schema"}}, "argument", /json_schema.schema is missing/);
     rejects({response_format: {type: "xml"}}, "argument", /responseFormat/);
