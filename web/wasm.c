@@ -193,6 +193,7 @@ static bool read_request(const char *messages, const char *tools, const char *op
         .keep_oldest_out = json_bool(json_get(o, "dropOldest"), false),
         .max_tokens = (uint32_t)number(o, "maxTokens", 0, UINT32_MAX, 0),
         .n_logprobs = read_logprobs(json_get(o, "logprobs")),
+        .json_schema = json_string(json_get(o, "schema"), NULL),
         .ignore_stop = json_bool(json_get(o, "ignoreStop"), false),
         .sampling = sampling,
     };
