@@ -134,9 +134,86 @@ static void nano_70(void **state) {
     close_fixture(&f);
 }
 
+/* At 280 soft tokens only the answers are stored. A square, a wide and a tall picture: a second each
+ * on two cores; the others say nothing more. */
+static void nano_280(void **state) {
+    (void)state;
+    fixture f;
+    open_nano(&f);
+    uint32_t n = 0;
+    for (size_t i = 0; i < f.g.json->n; i++) {
+        const json *c = &f.g.json->items[i];
+        const char *name = json_string(json_get(c, "name"), "");
+        if (strcmp(name, "shapes_9") != 0 && strcmp(name, "gradient") != 0 &&
+            strcmp(name, "tall") != 0)
+            continue;
+        check_picture(&f, c, "280");
+        n++;
+    }
+    assert_int_equal(n, 3);
+    f.g.n_compared = n;
+    close_fixture(&f);
+}
+
+/* ---- the family: a model and its projector file ---- */
+
+static void check_relative(const char *name, bool standardize) {
+    fixture f;
+    golden *g = &f.g;
+    gguf *file;
+    char path[128];
+    golden_open_relative(g, name, BOUND);
+    f.text = golden_cpu(g, SOFT_CTX);
+    snprintf(path, sizeof path, "tests/golden/family/%s-mmproj.gguf", name);
+    REQUIRE(gguf_open(g->memory, path, &file, &err));
+    const model_config *c = &g->model->config;
+    REQUIRE(vision_open(g->memory, file, c->n_embd, &f.vision, &err));
+    golden_load(g, f.vision->matrices);
+    assert_int_equal(f.vision->config.standardize, standardize);
+
+    const json *picture = json_get(g->json, "picture"), *grid = json_get(picture, "grid");
+    assert_int_equal(c->vision_bidirectional, json_bool(json_get(picture, "bidirectional"), false));
+    image_patches p = {.n_col = (uint32_t)json_number(json_at(grid, 0), 0),
+                       .n_row = (uint32_t)json_number(json_at(grid, 1), 0)};
+    p.data = golden_bytes(g, "picture.patches", (size_t)p.n_col * p.n_row * 768);
+    assert_non_null(p.data);
+    uint32_t n;
+    const float *soft = encode(g, f.vision, &p, "picture.tower", &n);
+    golden_compare(g, "picture.embed", soft, n, c->n_embd);
+
+    int32_t *tokens;
+    const uint32_t n_tok = golden_ids(g, json_get(picture, "ids"), &tokens);
+    const int32_t id = (int32_t)json_number(json_get(picture, "soft_token_id"), -1);
+    const soft_span span = golden_span(tokens, n_tok, id, soft, n, true);
+    const text_input in = {.tokens = tokens, .n_tok = n_tok, .spans = &span, .n_span = 1};
+    float *logits = golden_alloc(g, (size_t)n_tok * c->n_vocab, sizeof *logits);
+    REQUIRE(text_cpu_forward_soft(f.text, &in, n_tok, logits, NULL, &err));
+    golden_compare(g, "picture.logits", logits, n_tok, c->n_vocab);
+    assert_int_equal(g->n_compared, 3);
+    gguf_close(file);
+    close_fixture(&f);
+}
+
+static void family_e4b(void **state) {
+    (void)state;
+    check_relative("e4b", false);
+}
+
+static void family_moe(void **state) {
+    (void)state;
+    check_relative("moe", true);
+}
+
+static void family_dense31(void **state) {
+    (void)state;
+    check_relative("dense31", true);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nano_70),
+        cmocka_unit_test(nano_70),        cmocka_unit_test(nano_280),
+        cmocka_unit_test(family_e4b),     cmocka_unit_test(family_moe),
+        cmocka_unit_test(family_dense31),
     };
     return cmocka_run_group_tests_name("golden_vision", tests, NULL, NULL);
 }
