@@ -24,6 +24,8 @@ class Chat extends EventTarget {
     /** @type {Map<string, {turn: Turn, stop: AbortController, started: number}>} by conversation */
     #active = new Map();
     #saved = 0;
+    /** @type {Set<string>} an answer on its way must not bring them back */
+    #removed = new Set();
 
     /** @param {string} type @param {any} [detail] */
     #tell(type, detail) {
@@ -38,15 +40,20 @@ class Chat extends EventTarget {
     async #reload() {
         const stored = await history.all();
         // What is being answered here is newer than what is stored.
-        const live = new Map(this.list.filter((c) => this.#active.has(c.id)).map((c) => [c.id, c]));
-        live.set(this.current.id, this.current);
-        this.list = stored.map((c) => live.get(c.id) ?? c);
+        const mine = new Map(this.list.filter((c) => this.#active.has(c.id)).map((c) => [c.id, c]));
+        this.list = stored.map((c) => mine.get(c.id) ?? c);
+        const other = this.list.find((c) => c.id === this.current.id);
+        if (other && JSON.stringify(other) !== JSON.stringify(this.current)) {
+            this.current = other; // another tab went on with it
+            this.#tell("show");
+        } else if (other) this.list[this.list.indexOf(other)] = this.current;
         this.#tell("list");
     }
 
     /** @param {Conversation} conversation */
     async #save(conversation) {
         this.#saved = performance.now();
+        if (this.#removed.has(conversation.id)) return;
         try {
             await history.put(conversation);
         } catch {
@@ -83,6 +90,7 @@ class Chat extends EventTarget {
     /** @param {Conversation} conversation */
     async remove(conversation) {
         this.#active.get(conversation.id)?.stop.abort();
+        this.#removed.add(conversation.id);
         this.list = this.list.filter((c) => c.id !== conversation.id);
         await history.remove(conversation.id);
         if (this.current.id === conversation.id) {
@@ -170,7 +178,7 @@ class Chat extends EventTarget {
         }
         turn.finish ??= "stop";
         this.#active.delete(c.id);
-        if (!this.list.includes(c) && c !== this.current) return; // deleted meanwhile
+        if (this.#removed.has(c.id)) return;
         const more = turn.finish === "tool_calls" && turn.toolCalls?.length && round <= maxRounds;
         if (more) return this.#useTools(c, turn, round);
         await this.#save(c);

@@ -21,6 +21,7 @@ export function parameters(n) {
 /** @param {number} seconds */
 export function duration(seconds) {
     if (!Number.isFinite(seconds)) return "";
+    if (seconds < 0.1) return `${Math.max(1, Math.round(1000 * seconds))} ms`;
     if (seconds < 10) return `${seconds.toFixed(1)} s`;
     if (seconds < 90) return `${Math.round(seconds)} s`;
     if (seconds < 5400) return `${Math.round(seconds / 60)} min`;

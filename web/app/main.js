@@ -45,9 +45,10 @@ function switchTheme() {
 
 /** Says once why the CPU answers when nobody chose it. */
 function explainDevice() {
-    if (model.state !== "ready" || settings.values.device === "cpu") return;
-    model.removeEventListener("change", explainDevice);
+    const {told, device} = settings.values;
+    if (model.state !== "ready" || told || device === "cpu") return;
     const {kind} = model.carat.device;
+    settings.set({told: kind !== "gpu"});
     if (kind === "cpu") {
         const why = "gpu" in navigator ? "No GPU is usable here" : "This browser has no WebGPU";
         notice(`${why}, so the CPU answers: enough for nano, too slow for larger models. ` +

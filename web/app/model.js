@@ -17,7 +17,7 @@ export function nameOf(choice) {
 
 /** @param {{name: string, kind: string}} device its real name; what is no GPU is called so */
 export function deviceName({name, kind}) {
-    if (kind === "cpu") return /cpu/i.test(name) ? name : `CPU (${name})`;
+    if (kind === "cpu") return "CPU";
     if (kind === "software" && !/software/i.test(name)) return `${name} (software)`;
     return name;
 }
@@ -36,6 +36,7 @@ function advice(error) {
     case "quota": return " Delete a stored model or free some disk space, then try again.";
     case "format": return " Get the file again: it is damaged or not a Gemma 4 GGUF.";
     case "memory": return " Choose a smaller model or a shorter context in the settings.";
+    case "busy": return " Close carat's other tabs and try again.";
     case "network": return " Check the connection and try again: it goes on where it stopped.";
     case "device": return " Choose the CPU in the settings, or try another browser.";
     default: return "";
@@ -76,8 +77,9 @@ class Model extends EventTarget {
     }
 
     /** Loads a model in place of the present one; when it cannot be, nano comes back.
-     * @param {Choice} choice @returns {Promise<boolean>} whether it is the one loaded now */
-    async use(choice) {
+     * @param {Choice} choice @param {boolean} remember for the next visit
+     * @returns {Promise<boolean>} whether it is the one loaded now */
+    async use(choice, remember = true) {
         this.#loading?.abort();
         const mine = new AbortController();
         this.#loading = mine;
@@ -91,7 +93,7 @@ class Model extends EventTarget {
                 return false;
             }
             this.#become({state: "ready", carat, progress: null});
-            this.#remember(choice);
+            if (remember) this.#remember(choice);
             return true;
         } catch (error) {
             if (mine.signal.aborted) return false;
@@ -101,7 +103,7 @@ class Model extends EventTarget {
             } else {
                 this.notice(`${this.name} could not be loaded: ${explain(error)} nano answers ` +
                     "instead.", "error");
-                await this.use({kind: "nano"});
+                await this.use({kind: "nano"}, false);
             }
             return false;
         }

@@ -19,6 +19,8 @@ export const defaults = {
     tools: false,
     /** @type {"auto" | "gpu" | "cpu"} */ device: "auto",
     /** @type {"auto" | "light" | "dark"} */ theme: "auto",
+    /** Whether it was said why there is no quick GPU. */
+    told: false,
     /** The model to start with: {kind: "nano"}, {kind: "opfs", name} or {kind: "ollama", name}. */
     model: {kind: "nano"},
 };
@@ -49,7 +51,7 @@ function clean(raw) {
         if (typeof n === "number" && n >= min && n <= max) /** @type {any} */ (values)[name] = n;
     }
     if (typeof raw.system === "string") values.system = raw.system;
-    for (const name of ["thinking", "tools"])
+    for (const name of ["thinking", "tools", "told"])
         if (typeof raw[name] === "boolean") /** @type {any} */ (values)[name] = raw[name];
     if (["auto", "gpu", "cpu"].includes(raw.device)) values.device = raw.device;
     if (["auto", "light", "dark"].includes(raw.theme)) values.theme = raw.theme;

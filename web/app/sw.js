@@ -47,7 +47,8 @@ async function activate() {
 /** The path of a request below the scope; "" for what is not the app's. */
 function pathOf(request) {
     const url = new URL(request.url);
-    if (request.method !== "GET" || !url.href.startsWith(scope)) return "";
+    const whole = request.method === "GET" && !request.headers.has("range");
+    if (!whole || !url.href.startsWith(scope)) return "";
     return decodeURIComponent(url.pathname.slice(new URL(scope).pathname.length)) || "index.html";
 }
 

@@ -78,7 +78,7 @@ export function question(c, turn) {
 export function messages(turns, system) {
     const list = /** @type {any[]} */ (system.trim() ? [{role: "system", content: system}] : []);
     for (const {role, content, toolCalls, toolCallId, name} of turns) {
-        if (role === "tool") list.push({role, content, toolCallId, name});
+        if (role === "tool") list.push({role, content: JSON.parse(content), toolCallId, name});
         else if (role === "user") list.push({role, content});
         else if (content || toolCalls?.length) list.push({role, content, toolCalls});
     }

@@ -53,7 +53,9 @@ async function showCurrent() {
         const bar = el("progress", {max: p?.total || 1, "aria-label": `Loading ${name}`});
         if (p?.total) bar.value = p.done;
         return fill(about, el("p", {}, `${name} is being loaded ` +
-            (p ? percent(p.done, p.total) : "")), bar);
+            (p ? percent(p.done, p.total) : "")), bar,
+            model.choice.kind !== "nano" && el("button", {type: "button", class: "button",
+                on: {click: () => model.use({kind: "nano"})}}, "Cancel"));
     }
     const {model: info, device} = carat;
     const facts = [info.quantisation, parameters(info.parameters), bytes(info.fileBytes),
@@ -155,7 +157,9 @@ async function showOllama() {
 /** @param {string} url @param {string} [name] */
 async function fetchModel(url, name) {
     const stored = name ?? downloads.nameFor(url);
-    if (!await downloads.start(url, stored)) return;
+    const whole = await downloads.start(url, stored);
+    if (dialog.open) await showStored();
+    if (!whole) return;
     notice(`${stored} is stored on this device.`, {action: "Use it", stays: true,
         act: () => use({kind: "opfs", name: stored})});
 }
@@ -182,6 +186,7 @@ async function checkAddress() {
                 address.value = "";
                 fetchModel(url);
             }}}, e.fits ? "Download" : "Download anyway"));
+        verdict.scrollIntoView({block: "nearest"});
     } catch (error) {
         fill(verdict, el("p", {class: "problem"}, explain(error)));
     }

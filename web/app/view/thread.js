@@ -44,6 +44,10 @@ function showEmpty(ask, openModels) {
 /** @param {import("../tree.js").Turn} turn */
 function viewOf(turn) {
     let view = views.get(turn.id);
+    if (view && view.turn !== turn) { // another tab wrote it anew
+        view.element.remove();
+        view = undefined;
+    }
     if (!view) {
         view = turn.role === "user" ? new Question(turn) : new Answer(turn);
         views.set(turn.id, view);

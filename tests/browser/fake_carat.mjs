@@ -1,0 +1,97 @@
+// A stand-in for web/carat.js with answers and models that a test chooses, for what the real
+// engine and nano cannot be made to say: attacks, long code, failures, huge downloads. It has the
+// interface of carat.d.ts as far as the app uses it. Served as /carat/carat.js (app_lib.mjs).
+//
+// globalThis.fake: {answers: {question: [part, ...]}, delay, device, models, ollama, fail, estimate}
+
+const plan = globalThis.fake ??= {};
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+class CaratError extends Error {
+    constructor(code, message) {
+        super(message);
+        this.name = "CaratError";
+        this.code = code;
+    }
+}
+
+const usage = {promptTokens: 12, cachedTokens: 0, completionTokens: 34, promptSeconds: 0.2,
+    completionSeconds: 1, tokensPerSecond: 34.2};
+
+function thrown(error) {
+    return new CaratError(error.code, error.message);
+}
+
+/** Text comes in pieces, as tokens do. */
+function* pieces(part) {
+    const size = plan.piece ?? 7;
+    if (part.type !== "text" && part.type !== "thinking") yield part;
+    else for (let i = 0; i < part.text.length; i += size)
+        yield {type: part.type, text: part.text.slice(i, i + size)};
+}
+
+async function* chat({messages, signal}) {
+    const asked = messages.at(-1);
+    plan.asked = messages;
+    const parts = plan.answers?.[asked.role === "tool" ? "tool" : asked.content] ??
+        [{type: "text", text: `You said: ${asked.content}`}];
+    for (const part of parts) {
+        if (part.error) throw thrown(part.error);
+        for (const piece of pieces(part)) {
+            await pause(plan.delay ?? 1);
+            if (signal?.aborted) {
+                yield {type: "usage", usage, finishReason: "aborted"};
+                return;
+            }
+            yield piece;
+        }
+    }
+    const called = parts.some((part) => part.type === "toolCall");
+    yield {type: "usage", usage, finishReason: called ? "tool_calls" : "stop"};
+}
+
+export class Carat {
+    static version = "fake";
+    static models = {
+        list: async () => plan.models ?? [],
+        storage: async () => plan.storage ?? {used: 3.2e9, free: 41e9, persistent: false},
+        persist: async () => true,
+        ollama: async () => plan.ollama ?? [],
+        delete: async (name) => {
+            plan.models = plan.models.filter((m) => m.name !== name);
+        },
+        download: async (url, {name, signal, onProgress}) => {
+            if (plan.fail?.download) throw thrown(plan.fail.download);
+            const total = 4e9;
+            for (let done = 1e9; done < total; done += plan.step ?? 1e8) {
+                onProgress({phase: "download", done, total, rate: 52e6});
+                await pause(50);
+                if (signal.aborted) throw new CaratError("aborted", "the download was stopped");
+            }
+            (plan.models ??= []).push({name, bytes: total, size: total, complete: true, url,
+                sha256: null, modified: new Date()});
+        },
+    };
+    static async estimate() {
+        return plan.estimate ?? {name: "Gemma 4 E2B", downloadBytes: 3.1e9, gpuBytes: 2.4e9,
+            fits: true, reason: null};
+    }
+    static async load(source, {onProgress, onNotice}) {
+        onProgress({phase: "load", done: 1, total: 2, rate: 1});
+        await pause(plan.loading ?? 20);
+        if (plan.fail?.load && !(source instanceof Uint8Array)) throw thrown(plan.fail.load);
+        plan.notice = onNotice;
+        return new Carat();
+    }
+    model = {name: "Fake", sizeLabel: "2B", quantisation: "Q4_K_M", parameters: 2.3e9,
+        fileBytes: 3.1e9, weightBytes: 1.5e9, contextLength: 8192, maxContextLength: 131072,
+        layers: 35, vocabulary: 262144};
+    device = plan.device ?? {name: "NVIDIA GeForce RTX 4070", kind: "gpu", backend: "vulkan",
+        features: []};
+    chat = chat;
+    async memory() {
+        return {heapBytes: 52e6, gpuPeakBytes: 2.1e9};
+    }
+    async close() {}
+}
+export default Carat;
