@@ -31,7 +31,7 @@ export function storedName(name) {
     const plain = String(name).normalize().replace(/[^\p{L}\p{N}._+ -]+/gu, "_")
         .replace(/^[. ]+|[. ]+$/g, "");
     const short = Array.from(plain).slice(-100).join("").replace(/^[. ]+/, "");
-    if (!short) throw new CaratError("argument", `"${name}" cannot be the name of a model.`);
+    if (!short) throw new CaratError("argument", `"${name}" cannot be the name of a model`);
     return short;
 }
 
@@ -50,14 +50,14 @@ export function nameOf(url) {
 export async function folder(kind) {
     if (!navigator.storage?.getDirectory)
         throw new CaratError("unsupported",
-            "Nothing can be stored here: the browser has no private file system, or the page " +
-            "came neither by https nor from localhost.");
+            "nothing can be stored here: the browser has no private file system, or the page " +
+            "came neither by https nor from localhost");
     try {
         const root = await navigator.storage.getDirectory();
         const carat = await root.getDirectoryHandle("carat", {create: true});
         return await carat.getDirectoryHandle(kind, {create: true});
     } catch (cause) {
-        throw new CaratError("io", `The browser's private file system cannot be opened: ${
+        throw new CaratError("io", `the browser's private file system cannot be opened: ${
             /** @type {Error} */ (cause).message}`);
     }
 }
@@ -97,6 +97,27 @@ export async function readRecord(name) {
         }
     }
     return null;
+}
+
+/** @param {string} name @returns {Promise<import("./carat.d.ts").StoredModel | null>} */
+export async function find(name) {
+    const plain = storedName(name);
+    const handle = await findFile("models", plain);
+    if (!handle) return null;
+    const file = await handle.getFile();
+    const record = await readRecord(plain);
+    // A file without a record was put there whole by someone else.
+    const known = record !== null || await findFile("records", `${plain}.json`) !== null;
+    const size = record ? record.size : known ? null : file.size;
+    return {
+        name: plain,
+        bytes: Math.min(file.size, size ?? file.size),
+        size,
+        complete: record ? record.complete && record.size === file.size : !known,
+        url: record?.url ?? null,
+        sha256: record?.sha256 ?? null,
+        modified: new Date(file.lastModified),
+    };
 }
 
 /** Replaces the record as a whole: after a crash there is the old one or the new one.
@@ -147,7 +168,7 @@ export function lock(what, name, {mode = "exclusive", ifAvailable = false, signa
 
 /** @param {string} what */
 export function aborted(what) {
-    return new CaratError("aborted", `${what}: the download was stopped.`);
+    return new CaratError("aborted", `${what}: the download was stopped`);
 }
 
 /** "3.2 GB" @param {number} n */

@@ -35,6 +35,9 @@ import {Sha256} from "./sha256.js";
 /** How often the record is written, in milliseconds: what a closed tab loses at most. */
 const SAVE_EVERY = 1000;
 
+/** What is given up for the record of the rest when the storage is full. */
+const RECORD_ROOM = 256 * 2 ** 10;
+
 export class Part {
     /** @type {ModelRecord} */ record;
     /** @type {SyncFile} */ #file;
@@ -78,11 +81,8 @@ export class Part {
         if (size < record.stored) {
             this.notice(`${bytes(record.stored - size)} are missing at its end`);
             record.complete = false;
-            record.stored = size;
-            chunks.length = Math.min(chunks.length, Math.floor(size / chunkBytes));
         }
-        if (size > record.stored) this.#file.truncate(record.stored);
-        if ((record.hash?.length ?? 0) > chunks.length * chunkBytes) record.hash = null;
+        this.#cut(Math.min(size, record.stored));
         for (let i = 0; i < chunks.length; i++) {
             this.#stopIfAborted();
             report(i * chunkBytes, record.stored);
@@ -133,7 +133,7 @@ export class Part {
             if (found !== sha256) {
                 this.startOver("the file on the server is not the expected one");
                 throw new CaratError("format", `${record.name}: the file at ${record.url} has ` +
-                    `the sha256 ${found}, but ${sha256} was expected; it was not kept.`);
+                    `the sha256 ${found}, but ${sha256} was expected; it was not kept`);
             }
             Object.assign(record, {sha256, wanted: sha256});
         }
@@ -152,9 +152,34 @@ export class Part {
         }
     }
 
+    /** After an error: keeps what is stored. Where even the record finds no room, a little less. */
+    async keep() {
+        const {stored} = this.record;
+        try {
+            this.#cut(stored);
+            await this.save();
+        } catch {
+            this.#cut(Math.max(0, stored - RECORD_ROOM));
+            await this.save();
+        }
+    }
+
+    /** Whether the browser lets the file grow to this size. @param {number} size */
+    fits(size) {
+        try {
+            this.#file.truncate(size);
+            // Chromium says no by doing nothing.
+            return this.#file.getSize() === size;
+        } catch {
+            return false;
+        } finally {
+            this.#file.truncate(this.record.stored);
+        }
+    }
+
     /** @param {string} text */
     notice(text) {
-        this.#options.onNotice?.(`${this.record.name}: ${text}.`);
+        this.#options.onNotice?.(`${this.record.name}: ${text}`);
     }
 
     /* ---- chunks ---- */
@@ -166,7 +191,7 @@ export class Part {
         const at = i * chunkBytes;
         const part = this.#chunk.subarray(0, Math.min(chunkBytes, stored - at));
         if (this.#file.read(part, {at}) === part.length) return part;
-        throw new CaratError("io", `${name}: cannot be read back at byte ${at}.`);
+        throw new CaratError("io", `${name}: cannot be read back at byte ${at}`);
     }
 
     /** @param {number} i */
@@ -214,6 +239,19 @@ export class Part {
 
     /* ---- writing ---- */
 
+    /** Keeps the first bytes only. @param {number} size */
+    #cut(size) {
+        const {record} = this;
+        const {chunks, chunkBytes, hash} = record;
+        if (size < record.stored) {
+            record.stored = size;
+            chunks.length = Math.min(chunks.length, Math.floor(size / chunkBytes));
+            if (hash && hash.length > size) record.hash = null;
+            for (const i of this.#bad) if (i >= chunks.length) this.#bad.delete(i);
+        }
+        if (this.#file.getSize() !== size) this.#file.truncate(size);
+    }
+
     /** @param {Uint8Array} part @param {number} at */
     #write(part, at) {
         let written = 0;
@@ -231,7 +269,7 @@ export class Part {
         const {name, stored} = this.record;
         if (cause.name === "QuotaExceededError")
             return new CaratError("quota", `${name}: the browser's storage is full after ${
-                bytes(stored)}, which are kept; delete something and try again.`);
+                bytes(stored)}, which are kept; delete something and try again`);
         return new CaratError("io", `${name}: cannot be written: ${cause.message}`);
     }
 

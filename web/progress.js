@@ -25,7 +25,9 @@ export class Meter {
      * @param {Progress["phase"]} phase @param {number} done @param {number} total */
     report(phase, done, total) {
         const now = performance.now();
-        if (phase !== this.#phase) {
+        const last = this.#samples[this.#samples.length - 1];
+        /* What starts over has no rate below nothing. */
+        if (phase !== this.#phase || done < last?.done) {
             this.#phase = phase;
             this.#samples = [];
             this.#told = -Infinity;

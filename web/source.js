@@ -5,7 +5,7 @@
 // Flow: worker.js opens one of these and gives it to the engine's Files (wasi.js).
 // @ts-check
 import {CaratError} from "./errors.js";
-import {findFile, storedName} from "./opfs.js";
+import {bytes, find, findFile} from "./opfs.js";
 
 /**
  * A file as wasi.js wants it.
@@ -24,7 +24,7 @@ const WINDOW_MAX = 4 * 2 ** 20;
 function checkRange(name, size, offset, length) {
     if (offset >= 0 && length <= size - offset) return;
     throw new CaratError("io", `${name}: has ${size} bytes, but ${length} at byte ${
-        offset} were asked for.`);
+        offset} were asked for`);
 }
 
 /**
@@ -67,9 +67,9 @@ function readAhead(name, size, fetch, close) {
     };
 }
 
-/** @param {ArrayBuffer | Uint8Array} bytes @returns {SourceFile} */
-export function openBytes(bytes, name = "the given bytes") {
-    const whole = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
+/** @param {ArrayBuffer | Uint8Array} given @returns {SourceFile} */
+export function openBytes(given, name = "the given bytes") {
+    const whole = given instanceof Uint8Array ? given : new Uint8Array(given);
     return {
         size: whole.length,
         read(offset, to) {
@@ -97,9 +97,13 @@ export function openBlob(blob, name = /** @type {File} */ (blob).name || "the gi
 /** A stored model. Several tabs may read the same one.
  * @param {string} name @returns {Promise<SourceFile>} */
 export async function openOpfs(name) {
-    const plain = storedName(name);
+    const model = await find(name);
+    if (!model) throw new CaratError("not-found", `${name}: no such model is stored`);
+    const {name: plain, bytes: stored, size: whole, complete} = model;
+    if (!complete)
+        throw new CaratError("not-found", `${plain}: only ${bytes(stored)}${
+            whole === null ? "" : ` of ${bytes(whole)}`} are stored; download the rest first`);
     const handle = /** @type {any} */ (await findFile("models", plain));
-    if (!handle) throw new CaratError("not-found", `${name}: no such model is stored.`);
     let file;
     try {
         file = await handle.createSyncAccessHandle({mode: "read-only"});
@@ -110,10 +114,10 @@ export async function openOpfs(name) {
     }
     const size = file.getSize();
     return readAhead(plain, size, (offset, length) => {
-        const bytes = new Uint8Array(length);
-        const got = file.read(bytes, {at: offset});
-        if (got === length) return bytes;
-        throw new CaratError("io", `${plain}: ends at byte ${offset + got}, but had ${size}.`);
+        const read = new Uint8Array(length);
+        const got = file.read(read, {at: offset});
+        if (got === length) return read;
+        throw new CaratError("io", `${plain}: ends at byte ${offset + got}, but had ${size}`);
     }, () => file.close());
 }
 
@@ -139,12 +143,12 @@ export async function openUrl(url, {headers = {}, signal, headBytes = 0} = {}) {
         if (response.status !== 200) throw refused(address, response.status);
         if (headBytes === 0)
             throw new CaratError("unsupported", `${address}: the server cannot send a part of a ` +
-                "file, so the file can only be read after it was stored.");
+                "file, so the file can only be read after it was stored");
         return await onlyHead(address, response, headBytes);
     } catch (cause) {
         if (cause instanceof CaratError) throw cause;
-        if (signal?.aborted) throw new CaratError("aborted", `${address}: reading was stopped.`);
-        throw new CaratError("network", `${address}: ${/** @type {Error} */ (cause).message}.`);
+        if (signal?.aborted) throw new CaratError("aborted", `${address}: reading was stopped`);
+        throw new CaratError("network", `${address}: ${/** @type {Error} */ (cause).message}`);
     } finally {
         signal?.removeEventListener("abort", stop);
         controller.abort();
@@ -154,7 +158,7 @@ export async function openUrl(url, {headers = {}, signal, headBytes = 0} = {}) {
 /** @param {string} url @param {number} status */
 function refused(url, status) {
     const code = status === 404 || status === 410 ? "not-found" : "network";
-    return new CaratError(code, `${url}: the server answers ${status}.`);
+    return new CaratError(code, `${url}: the server answers ${status}`);
 }
 
 /** What tells one version of a file from another.
@@ -186,11 +190,11 @@ async function ranges(url, headers, response) {
             if (status >= 500) continue;
             if (status !== 206) throw refused(url, status);
             if (version((name) => request.getResponseHeader(name)) !== opened)
-                throw new CaratError("io", `${url}: the file was changed while it was read.`);
+                throw new CaratError("io", `${url}: the file was changed while it was read`);
             if (body.byteLength === length) return new Uint8Array(body);
             failure = `the server sent ${body.byteLength} bytes instead of ${length}`;
         }
-        throw new CaratError("network", `${url}: cannot be read at byte ${offset}: ${failure}.`);
+        throw new CaratError("network", `${url}: cannot be read at byte ${offset}: ${failure}`);
     });
 }
 
@@ -202,7 +206,7 @@ async function sizeOf(url, headers, response) {
     const head = await fetch(url, {method: "HEAD", headers, cache: "no-store"});
     const length = head.ok ? head.headers.get("Content-Length") : null;
     if (length !== null) return Number(length);
-    throw new CaratError("network", `${url}: the server does not tell the size of the file.`);
+    throw new CaratError("network", `${url}: the server does not tell the size of the file`);
 }
 
 /** The start of a body, as a file of the whole size whose rest cannot be read.

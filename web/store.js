@@ -6,9 +6,11 @@
 // worker, because only workers write with sync access handles; the rest works anywhere.
 // @ts-check
 import {CaratError} from "./errors.js";
-import {bytes, deleteFile, findFile, folder, lock, nameOf, readRecord, storedName, writeRecord}
+import {deleteFile, find, findFile, folder, lock, nameOf, readRecord, storedName, writeRecord}
     from "./opfs.js";
 import {Transfer} from "./transfer.js";
+
+export {find, nameOf} from "./opfs.js";
 
 /** @typedef {import("./opfs.js").ModelRecord} ModelRecord */
 /** @typedef {import("./carat.d.ts").StoredModel} StoredModel */
@@ -45,27 +47,6 @@ export async function list() {
         .sort((a, b) => a.name < b.name ? -1 : 1);
 }
 
-/** @param {string} name @returns {Promise<StoredModel | null>} */
-export async function find(name) {
-    const plain = storedName(name);
-    const handle = await findFile("models", plain);
-    if (!handle) return null;
-    const file = await handle.getFile();
-    const record = await readRecord(plain);
-    // A file without a record was put there whole by someone else.
-    const known = record !== null || await findFile("records", `${plain}.json`) !== null;
-    const size = record ? record.size : known ? null : file.size;
-    return {
-        name: plain,
-        bytes: Math.min(file.size, record ? size ?? file.size : file.size),
-        size,
-        complete: record ? record.complete && record.size === file.size : !known,
-        url: record?.url ?? null,
-        sha256: record?.sha256 ?? null,
-        modified: new Date(file.lastModified),
-    };
-}
-
 /** Whether a model is stored completely. @param {string} name */
 export async function exists(name) {
     return (await find(name))?.complete ?? false;
@@ -78,7 +59,7 @@ export async function remove(name) {
     if (!letGo) throw inUse(plain, "deleted", own);
     try {
         if (!await findFile("models", plain))
-            throw new CaratError("not-found", `${name}: no such model is stored.`);
+            throw new CaratError("not-found", `${name}: no such model is stored`);
         await forget(plain);
     } finally {
         await letGo();
@@ -137,12 +118,12 @@ function describe(url, {name, size, sha256}) {
     try {
         address = new URL(url, globalThis.location?.href);
     } catch {
-        throw new CaratError("argument", `"${url}" is not a URL.`);
+        throw new CaratError("argument", `"${url}" is not a URL`);
     }
     address.hash = "";
     const digest = sha256?.toLowerCase().replace(/^sha256:/, "");
     if (digest !== undefined && !/^[0-9a-f]{64}$/.test(digest))
-        throw new CaratError("argument", `"${sha256}" is not a sha256: 64 hex digits.`);
+        throw new CaratError("argument", `"${sha256}" is not a sha256: 64 hex digits`);
     return {url: address.href, name: name === undefined ? nameOf(address) : storedName(name), size,
         sha256: digest};
 }
@@ -161,7 +142,7 @@ function isWanted(stored, wanted) {
     if (wanted.sha256 && wanted.sha256 === stored.sha256) return true;
     if (stored.url !== wanted.url)
         throw new CaratError("argument", `${stored.name}: another model is stored under this name${
-            stored.url ? `, from ${stored.url}` : ""}; delete it or choose another name.`);
+            stored.url ? `, from ${stored.url}` : ""}; delete it or choose another name`);
     return (!wanted.sha256 || !stored.sha256) &&
         (wanted.size === undefined || wanted.size === stored.size);
 }
@@ -219,7 +200,7 @@ async function recordFor({url, name, size, sha256}, {chunkBytes = CHUNK_BYTES, o
     const otherSize = old && old.size !== null && size !== undefined && old.size !== size;
     if (old && !otherDigest && !otherSize) return old;
     if (old) onNotice?.(`${name}: another ${otherSize ? "size" : "sha256"} is expected than ` +
-        "that of what is stored: starting over.");
+        "that of what is stored: starting over");
     return {version: 1, name, url, etag: null, modified: null, size: null, wanted: sha256 ?? null,
         sha256: null, chunkBytes, chunks: [], stored: 0, hash: null, complete: false};
 }
@@ -229,8 +210,8 @@ async function openToWrite(name) {
     const handle = /** @type {any} */ (
         await (await folder("models")).getFileHandle(name, {create: true}));
     if (!handle.createSyncAccessHandle)
-        throw new CaratError("unsupported", "Models can only be stored from a worker, and only " +
-            "in browsers with sync access handles.");
+        throw new CaratError("unsupported", "models can only be stored from a worker, and only " +
+            "in browsers with sync access handles");
     try {
         return await handle.createSyncAccessHandle();
     } catch (cause) {
@@ -256,8 +237,8 @@ async function claim(name) {
 /** @param {string} name @param {string} verb @param {boolean} loaded */
 function inUse(name, verb, loaded) {
     return new CaratError("busy", loaded
-        ? `${name}: is loaded, here or in another tab; it can be ${verb} once it is closed there.`
-        : `${name}: is being downloaded, here or in another tab; stop that first.`);
+        ? `${name}: is loaded, here or in another tab; it can be ${verb} once it is closed there`
+        : `${name}: is being downloaded, here or in another tab; stop that first`);
 }
 
 /* ---- carat serve ---- */
@@ -275,11 +256,11 @@ export async function ollama(server = globalThis.location?.origin) {
         if (!response.ok) throw new Error(`it answers ${response.status} ${response.statusText}`);
         index = await response.json();
     } catch (cause) {
-        throw new CaratError("network", `No carat serve at ${address.origin}: ${
-            /** @type {Error} */ (cause).message}.`);
+        throw new CaratError("network", `no carat serve at ${address.origin}: ${
+            /** @type {Error} */ (cause).message}`);
     }
     if (!Array.isArray(index?.models))
-        throw new CaratError("format", `${address}: is not the index of a carat serve.`);
+        throw new CaratError("format", `${address}: is not the index of a carat serve`);
     return index.models.map((/** @type {any} */ model) => ({
         name: String(model.name),
         size: Number(model.size),
@@ -296,5 +277,5 @@ export async function ollamaModel(name, server) {
         models.find((one) => one.name === `${name}:latest`);
     if (model) return model;
     throw new CaratError("not-found", `${name}: not among the models of carat serve (${
-        models.map((one) => one.name).join(", ") || "it has none"}).`);
+        models.map((one) => one.name).join(", ") || "it has none"})`);
 }

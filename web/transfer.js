@@ -6,6 +6,7 @@
 import {CaratError} from "./errors.js";
 import {aborted, bytes} from "./opfs.js";
 import {Part} from "./part.js";
+import {Meter} from "./progress.js";
 
 /** @typedef {import("./opfs.js").ModelRecord} ModelRecord */
 /** @typedef {import("./part.js").Gap} Gap */
@@ -41,6 +42,8 @@ export class Transfer {
     /** @type {TransferOptions} */ #options;
     /** Whether the server has answered at all. */
     #reached = false;
+    /** The size that is known to fit. @type {number | null} */
+    #fitting = null;
     #meter;
 
     /** @param {import("./part.js").SyncFile} file @param {ModelRecord} record
@@ -55,15 +58,15 @@ export class Transfer {
     /** Ends with a complete file, or throws and leaves what the next run can go on from. */
     async run() {
         const verifying = (/** @type {number} */ done, /** @type {number} */ total) =>
-            this.#meter.show("verify", done, total);
+            this.#meter.report("verify", done, total);
         try {
             await this.#part.verify(verifying);
             await this.#fill();
             await this.#part.finish(verifying);
-            this.#meter.show("download", this.#part.done, this.#part.done);
+            this.#meter.report("download", this.#part.done, this.#part.done);
         } catch (cause) {
             // The first error is the one to tell.
-            await this.#part.save().catch(() => {});
+            await this.#part.keep().catch(() => {});
             throw cause;
         }
     }
@@ -97,7 +100,7 @@ export class Transfer {
         const {stored, size} = this.#record;
         const kept = stored === 0 ? "nothing is stored yet" : `${bytes(stored)}${
             size ? ` of ${bytes(size)}` : ""} are stored, and trying again goes on from there`;
-        return new CaratError("network", `${this.#options.url}: ${cause.message}; ${kept}.`);
+        return new CaratError("network", `${this.#options.url}: ${cause.message}; ${kept}`);
     }
 
     /* ---- one request ---- */
@@ -161,9 +164,9 @@ export class Transfer {
         if (status === 200 || status === 206 || (status === 416 && at > 0)) return;
         if (PASSING.includes(status)) throw new Dropped(said, retryAfter(response));
         const {url} = this.#options;
-        if (status === 416) throw new CaratError("format", `${url}: is empty.`);
+        if (status === 416) throw new CaratError("format", `${url}: is empty`);
         const code = status === 404 || status === 410 ? "not-found" : "network";
-        throw new CaratError(code, `${url}: ${said}.`);
+        throw new CaratError(code, `${url}: ${said}`);
     }
 
     /** The size of the whole file, as the answer tells it.
@@ -204,23 +207,29 @@ export class Transfer {
         const record = this.#record;
         if (size !== undefined && total !== null && total !== size)
             throw new CaratError("format", `${url}: has ${total} bytes, not the ${
-                size} that were expected.`);
+                size} that were expected`);
         const first = record.size === null;
         record.url = url;
         record.etag = response.headers.get("ETag");
         record.modified = response.headers.get("Last-Modified");
         record.size = total ?? size ?? null;
         record.wanted = sha256 ?? record.wanted;
-        if (record.size !== null) await this.#checkQuota(record.size - record.stored);
+        if (record.size !== null && record.size !== this.#fitting)
+            await this.#checkQuota(record.size);
+        this.#fitting = record.size;
         if (first) await this.#part.save();
     }
 
-    /** @param {number} need */
-    async #checkQuota(need) {
+    /** @param {number} size */
+    async #checkQuota(size) {
         const free = await this.#options.free();
-        if (need > free)
-            throw new CaratError("quota", `${this.#record.name}: needs ${bytes(need)} more, but ` +
-                `the browser lets this site store only another ${bytes(free)}.`);
+        const need = size - this.#record.stored;
+        // Some browsers tell every site the same, so the file itself is asked as well.
+        if (need <= free && this.#part.fits(size)) return;
+        const only = need > free ? ` (another ${bytes(free)})` : "";
+        throw new CaratError("quota", `${this.#record.name}: needs ${bytes(need)} more, and the ` +
+            `browser does not let this site store so much${only}; delete other models or free ` +
+            "disk space");
     }
 
     /** Takes the body in.
@@ -234,11 +243,11 @@ export class Transfer {
             if (done) return this.#ended(at, end);
             if (end !== null && at + value.length > end && chunk === null)
                 throw new CaratError("format", `${this.#options.url}: goes on after its ${
-                    end} bytes.`);
+                    end} bytes`);
             const piece = end === null ? value : value.subarray(0, end - at);
             await this.#part.put(piece, at, gap);
             at += piece.length;
-            this.#meter.show("download", this.#part.done, this.#record.size ?? 0);
+            this.#meter.report("download", this.#part.done, this.#record.size ?? 0);
             if (chunk !== null && at === end) return;
         }
     }
@@ -295,31 +304,4 @@ export class Transfer {
 function retryAfter(response) {
     const seconds = Number(response.headers.get("Retry-After"));
     return seconds > 0 ? Math.min(seconds, 30) * 1000 : 0;
-}
-
-/** Tells progress about ten times a second, with the rate over the last seconds. */
-class Meter {
-    /** @type {{time: number, done: number}[]} */ #samples = [];
-    #phase = "";
-    #tell;
-
-    /** @param {(progress: Progress) => void} tell */
-    constructor(tell) {
-        this.#tell = tell;
-    }
-
-    /** @param {"download" | "verify"} phase @param {number} done @param {number} total */
-    show(phase, done, total) {
-        const time = Date.now();
-        const last = this.#samples.at(-1);
-        const same = last && phase === this.#phase && done >= last.done;
-        if (same && time - last.time < 100 && done < total) return;
-        if (!same) this.#samples = [];
-        this.#phase = phase;
-        this.#samples.push({time, done});
-        while (time - this.#samples[0].time > 3000) this.#samples.shift();
-        const seconds = (time - this.#samples[0].time) / 1000;
-        const rate = seconds > 0 ? (done - this.#samples[0].done) / seconds : 0;
-        this.#tell({phase, done, total, rate});
-    }
 }

@@ -27,7 +27,10 @@ export function noise(size, seed = 1) {
 
 export const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
 
+const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
 const PIECE = 16 * 1024;
+const CUT_DELAY = 50;
 
 export class Faulty {
     /** @param {Buffer} bytes */
@@ -42,7 +45,7 @@ export class Faulty {
         this.cutAfter = () => Infinity; // bytes of a body after which the connection is cut
         this.endAfter = Infinity; // bytes of a chunked body after which it ends as if whole
         this.pause = 0; // milliseconds after each 16 KiB
-        this.silentAfter = Infinity; // bytes of a body after which nothing comes any more
+        this.silentAfter = () => Infinity; // bytes of a body after which nothing comes any more
         this.lied = 0; // added to the file's size where it is told
         this.answers = []; // {range, ifRange, status, sent}
         this.route = (req, res) => this.answer(req, res);
@@ -89,16 +92,24 @@ export class Faulty {
 
     async send(res, body, noted) {
         const cut = this.cutAfter(body.length);
-        const stop = Math.min(body.length, cut, this.endAfter, this.silentAfter);
+        const silent = this.silentAfter(body.length);
+        const stop = Math.min(body.length, cut, silent, this.endAfter);
+        const closed = new Promise((done) => res.once("close", done));
         for (let at = 0; at < stop && !res.destroyed; at += PIECE) {
             const piece = body.subarray(at, Math.min(at + PIECE, stop));
             const taken = new Promise((done) => res.write(piece, done));
-            await Promise.race([taken, new Promise((done) => res.once("close", done))]);
+            await Promise.race([taken, closed]);
             noted.sent += piece.length;
-            if (this.pause) await new Promise((done) => setTimeout(done, this.pause));
+            if (this.pause) await wait(this.pause);
         }
-        if (stop === this.silentAfter) return;
-        if (stop === cut) res.destroy();
-        else res.end();
+        if (stop === silent) return;
+        const whole = stop === body.length && stop < cut && this.lied <= 0;
+        if (whole || stop === this.endAfter) {
+            res.end();
+            return;
+        }
+        // What a browser has not read yet when the connection breaks, it forgets.
+        await wait(CUT_DELAY);
+        res.destroy();
     }
 }
