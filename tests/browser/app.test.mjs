@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import fs from "node:fs";
-import { accessible, answered, ask, lastAnswer, phone, ready, screenshot, wide }
+import { accessible, announced, answered, ask, lastAnswer, phone, ready, screenshot, wide }
     from "./app_lib.mjs";
 import { browserTest, repository, webRoot } from "./lib.mjs";
 
@@ -39,7 +39,7 @@ browserTest("first visit: nano answers within seconds, without a choice to make"
         assert.match(notice, /the CPU answers/);
         await screenshot(page, "first-answer-1280");
         assert.equal(await page.title(), `${question} - carat`);
-        assert.equal(await page.locator("#announcer").innerText(), "23 + 45 = 68.");
+        await announced(page, "23 + 45 = 68.");
     }, view);
 
 browserTest("stop, retry, versions", async ({ page }) => {
@@ -123,6 +123,8 @@ browserTest("thinking is folded away, tools are used and shown", async ({ page }
     await ask(page, "What is 58 + 67?");
     const text = await answered(page);
     assert.match(text, /125/);
+    await page.getByText("Thought for").click();
+    assert.match(await page.locator(".thinking .markdown").innerText(), /tens 50 \+ 60/);
     await page.getByRole("button", { name: "Think", exact: true }).click();
     await page.keyboard.press("Control+Shift+O");
     await ask(page, "What time is it in Belgrade?");
@@ -179,6 +181,17 @@ browserTest("a model from a URL: looked at, stored, used, found again, deleted",
             !(await stored.innerText()).includes("nano.gguf"));
         await ready(page);
     }, view);
+
+browserTest("a model of the local Ollama, through carat serve", async ({ page }) => {
+    models.push({ name: "gemma4:nano", size: fs.statSync(nano).size, url: "/models/nano.gguf" });
+    await ready(page);
+    await page.locator("#model-button").click();
+    await page.getByRole("button", { name: "Use gemma4:nano" }).click();
+    await ask(page, question);
+    assert.equal(await answered(page), "23 + 45 = 68.");
+    assert.match(await lastAnswer(page).locator(".figures").innerText(), /^gemma4:nano/);
+    models.pop();
+}, view);
 
 browserTest("offline after the first visit", async ({ page, site, until }) => {
     await ready(page);

@@ -30,6 +30,12 @@ export function lastAnswer(page) {
     return page.locator("#thread .answer").last();
 }
 
+/** Waits until screen readers are told something. */
+export function announced(page, text) {
+    return page.waitForFunction((said) =>
+        document.querySelector("#announcer").textContent === said, text);
+}
+
 /** Waits until the model is loaded. */
 export function ready(page) {
     return page.waitForSelector("#model-button[data-state=ready]", { timeout: 60000 });
