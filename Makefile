@@ -234,7 +234,8 @@ coverage:
 
 # ---- install ----
 
-# The program looks for Dawn's library and the nano model where `install` puts them.
+# The program looks for Dawn's library, the nano model and the app (when `make web` has built it)
+# where `install` puts them.
 install: all
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include share/carat share/man/man1)
 	install -m 755 $(O)/carat $(DESTDIR)$(PREFIX)/bin/carat
@@ -242,10 +243,13 @@ install: all
 	install -m 644 include/carat.h $(DESTDIR)$(PREFIX)/include/carat.h
 	install -m 644 models/nano.gguf $(DESTDIR)$(PREFIX)/share/carat/nano.gguf
 	install -m 644 docs/carat.1 $(DESTDIR)$(PREFIX)/share/man/man1/carat.1
+	test ! -f $(W)/index.html || { rm -rf $(DESTDIR)$(PREFIX)/share/carat/web && \
+	    cp -R $(W) $(DESTDIR)$(PREFIX)/share/carat/web; }
 	$(if $(DAWN),install -d $(DESTDIR)$(PREFIX)/lib/carat)
 	$(if $(DAWN),install -m 755 $(DAWN) $(DESTDIR)$(PREFIX)/lib/carat/libwebgpu_wrapper.so)
 
 uninstall:
+	rm -rf $(DESTDIR)$(PREFIX)/share/carat/web
 	cd $(DESTDIR)$(PREFIX) && rm -f bin/carat lib/libcarat.a include/carat.h \
 	    share/carat/nano.gguf share/man/man1/carat.1 lib/carat/libwebgpu_wrapper.so
 	-cd $(DESTDIR)$(PREFIX) && rmdir share/carat lib/carat 2>/dev/null

@@ -15,12 +15,12 @@ fi
 echo "run: build/carat run nano \"$question\""
 build/carat run nano "$question"
 
-if ! make web >build/web.log 2>&1; then
+if ! make -j"$(nproc)" web >build/web.log 2>&1; then
     tail -n 5 build/web.log
     echo "run: NO APP: it could not be built (build/web.log); there is only the command line"
     exit 0
 fi
-if ! build/carat help serve >/dev/null 2>&1; then
+if ! ldd build/carat | grep -q microhttpd; then
     echo "run: NO APP: this carat was built without libmicrohttpd, so it cannot serve"
     exit 0
 fi

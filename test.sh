@@ -90,7 +90,7 @@ suite tests make -s CC=gcc test
 step check make -s check
 if have_node; then
     if tools/wasm_cc.sh >/dev/null 2>&1 && [ -d node_modules/marked ]; then
-        step web make web
+        step web make -j"$jobs" web
     else
         skip "THE APP IS NOT BUILT: there is no clang for wasm, or npm ci was not possible"
     fi

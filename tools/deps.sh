@@ -60,6 +60,7 @@ if [ $for_tests = yes ]; then
     { have clang && clang_links -fsanitize=address; } || optional="$optional libclang-rt-dev"
     have npm || case $optional in *npm*) ;; *) optional="$optional npm" ;; esac
     have clang-format || optional="$optional clang-format"
+    have curl || optional="$optional curl"
     # Chromium brings SwiftShader, a GPU in software, for the tests of the GPU kernels.
     [ -f /usr/lib/chromium/vk_swiftshader_icd.json ] || optional="$optional chromium"
 fi
