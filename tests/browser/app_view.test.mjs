@@ -3,8 +3,8 @@
 // screenshots of every view, light and dark.
 
 import assert from "node:assert/strict";
-import { accessible, announced, answered, ask, faked, lastAnswer, openFaked, phone, screenshot, wide }
-    from "./app_lib.mjs";
+import { accessible, announced, answered, ask, faked, lastAnswer, openFaked, phone, screenshot,
+    wide } from "./app_lib.mjs";
 import { browserTest } from "./lib.mjs";
 
 const prose = `Here is a **prime sieve**, with its cost:
@@ -205,7 +205,8 @@ browserTest("failures are one sentence with what to do", async ({ page, site }) 
 
 browserTest("without WebGPU the CPU answers, and it is said", async ({ page, site }) => {
     await page.addInitScript(() => delete Navigator.prototype.gpu);
-    await openFaked(page, site, { device: { name: "CPU", kind: "cpu", backend: "", features: [] } });
+    const device = { name: "CPU", kind: "cpu", backend: "", features: [] };
+    await openFaked(page, site, { device });
     await page.getByText(/^This browser has no WebGPU, so the CPU answers/).waitFor();
     assert.equal(await page.locator(".model-device").innerText(), "CPU");
     await page.reload();

@@ -51,8 +51,8 @@ function explainDevice() {
     settings.set({told: kind !== "gpu"});
     if (kind === "cpu") {
         const why = "gpu" in navigator ? "No GPU is usable here" : "This browser has no WebGPU";
-        notice(`${why}, so the CPU answers: enough for nano, too slow for larger models. ` +
-            "A current Chrome, Edge, Firefox or Safari on a machine with a GPU is quick.");
+        notice(`${why}, so the CPU answers: enough for nano. Larger models want a current ` +
+            "browser and a real GPU.");
     } else if (kind === "software") {
         notice(`${deviceName(model.carat.device)} is no real GPU: larger models will be slow.`);
     }

@@ -53,7 +53,7 @@ class Model extends EventTarget {
     state = "loading";
     /** @type {Choice} */
     choice = {kind: "nano"};
-    /** @type {import("../carat.d.ts").Progress | null} */
+    /** @type {import("../carat/carat.js").Progress | null} */
     progress = null;
     /** @type {any} the Carat object while state is "ready" */
     carat = null;

@@ -34,7 +34,7 @@ function show() {
 export function ask(text) {
     chat.send(text);
     show();
-    field.focus();
+    focusComposer();
 }
 
 function submit() {
@@ -57,8 +57,9 @@ function key(e) {
     }
 }
 
+/** Where there is a real keyboard; elsewhere the focus would cover half of the screen with one. */
 export function focusComposer() {
-    field.focus({preventScroll: true});
+    if (matchMedia("(hover: hover)").matches) field.focus({preventScroll: true});
 }
 
 export function startComposer() {

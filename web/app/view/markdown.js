@@ -124,7 +124,7 @@ export class Markdown {
         const key = text + (live ? "" : "\0");
         if (key === this.#text) return;
         this.#text = key;
-        let tokens = marked.lexer(text);
+        let tokens = /** @type {any} */ (marked.lexer(text));
         const last = tokens.at(-1);
         if (live && last && last.type !== "code") {
             const healed = text.slice(0, text.length - last.raw.length) + closed(last.raw);

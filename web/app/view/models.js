@@ -70,7 +70,7 @@ async function showCurrent() {
 
 /* ---- those on this device ---- */
 
-/** @param {import("../../carat.d.ts").StoredModel} stored */
+/** @param {import("../../carat/carat.js").StoredModel} stored */
 async function remove(stored) {
     const sure = await confirmDialog(`Delete ${stored.name}?`,
         `${bytes(stored.bytes)} become free. It can be downloaded again.`, "Delete");
@@ -86,7 +86,7 @@ async function remove(stored) {
     showStored();
 }
 
-/** @param {import("../../carat.d.ts").StoredModel} stored */
+/** @param {import("../../carat/carat.js").StoredModel} stored */
 function storedRow(stored) {
     const {name, complete, bytes: have, size, url} = stored;
     const about = complete ? bytes(have)
