@@ -146,15 +146,19 @@ export class Transfer {
             this.#part.startOver("the file on the server is shorter now");
             return null;
         }
-        const total = this.#total(response, gap);
-        const change = this.#change(response, total);
+        const {total, last} = this.#extent(response, gap);
         const part = response.status === 206;
-        if (change && gap.at > 0) this.#part.startOver(change);
-        else if (!part && gap.at > 0)
-            this.#part.startOver("the server cannot send a part of the file");
-        if (change && gap.at > 0 && part) return null;
+        const change = this.#record.stored === 0 ? null : this.#change(response, total) ??
+            (part ? null : "the server cannot send a part of the file");
+        if (change) this.#part.startOver(change);
+        if (change && part) return null;
         await this.#adopt(response, total);
-        return part ? gap : {at: 0, end: this.#record.size, chunk: null};
+        const {size} = this.#record;
+        if (!part) return {at: 0, end: size, chunk: null};
+        if (gap.chunk !== null) return gap;
+        // Some servers send less than was asked for; the next request goes on from there.
+        const end = last === null || size === null ? size : Math.min(last, size);
+        return {at: gap.at, end, chunk: null};
     }
 
     /** Throws for an answer that brings nothing. @param {Response} response @param {Gap} gap */
@@ -169,19 +173,20 @@ export class Transfer {
         throw new CaratError(code, `${url}: ${said}`);
     }
 
-    /** The size of the whole file, as the answer tells it.
+    /** What the answer says of itself: the size of the whole file, and where its body ends.
      * @param {Response} response @param {Gap} gap */
-    #total(response, {at, end}) {
+    #extent(response, {at, end}) {
         const header = response.headers.get("Content-Length");
         const length = header === null ? null : Number(header);
-        if (response.status === 200) return length;
+        if (response.status === 200) return {total: length, last: length};
         const told = response.headers.get("Content-Range") ?? "";
-        const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(told);
+        const range = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(told);
         if (range && Number(range[1]) !== at)
             throw new Dropped(`the server sent byte ${range[1]} when asked for byte ${at}`);
-        if (range && range[2] !== "*") return Number(range[2]);
         // Content-Range may be hidden from other origins; the length then tells as much.
-        return end === null && length !== null ? at + length : this.#record.size;
+        const last = range ? Number(range[2]) + 1 : length === null ? null : at + length;
+        if (range && range[3] !== "*") return {total: Number(range[3]), last};
+        return {total: end === null && !range ? last : this.#record.size, last};
     }
 
     /** What shows that the server has another file than the one that is stored in part, or null.

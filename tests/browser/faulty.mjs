@@ -47,6 +47,7 @@ export class Faulty {
         this.pause = 0; // milliseconds after each 16 KiB
         this.silentAfter = () => Infinity; // bytes of a body after which nothing comes any more
         this.lied = 0; // added to the file's size where it is told
+        this.most = Infinity; // bytes of a range that it sends at most
         this.answers = []; // {range, ifRange, status, sent}
         this.route = (req, res) => this.answer(req, res);
     }
@@ -83,7 +84,8 @@ export class Faulty {
         noted.status = range ? 206 : range === false ? 416 : 200;
         if (this.etag) res.setHeader("ETag", this.etag);
         if (this.modified) res.setHeader("Last-Modified", this.modified);
-        const { start, end } = range || { start: 0, end: size - 1 };
+        const start = range ? range.start : 0;
+        const end = range ? Math.min(range.end, start + this.most - 1) : size - 1;
         if (range) res.setHeader("Content-Range", `bytes ${start}-${end}/${size}`);
         if (range !== false && this.tellLength) res.setHeader("Content-Length", end - start + 1);
         res.writeHead(noted.status);
