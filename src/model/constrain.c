@@ -20,7 +20,9 @@ struct constraint {
 bool constraint_create(arena *a, const tokenizer *t, const carat_chat_desc *desc, const prompt *p,
                        constraint **out, carat_error *err) {
     constraint *c = arena_alloc(a, 1, sizeof *c);
-    if (!c) return fail_memory(err, sizeof *c, "a constraint");
+    static const char longest[1024]; /* so that the text of a token asks for no memory later on */
+    if (c) buf_put(&c->text, longest, sizeof longest);
+    if (!c || c->text.failed) return fail_memory(err, sizeof *c + sizeof longest, "a constraint");
     *out = c;
     c->t = t;
     c->at = p && p->text.opens_thought ? SECTION_THOUGHT : SECTION_TEXT;

@@ -37,7 +37,8 @@ typedef struct pattern {
     position *at; /* [n] */
 } pattern;
 
-/* Compiles an expression that has to match a whole string. *why says what is not understood. */
+/* Compiles an expression that has to match a whole string. *why: what is not
+ * understood; NULL: there was not enough memory. */
 bool pattern_compile(arena *a, const char *text, size_t n, pattern **out, const char **why);
 
 /* ---- schema.c ---- */

@@ -53,13 +53,14 @@ static int64_t scaled(const json *v, uint32_t scale, rounding how, bool *exact) 
     down = s + 1 < end && s[1] == '-';
     for (; s < end; s++)
         if (*s >= '0' && *s <= '9' && exponent < 100000) exponent = exponent * 10 + (*s - '0');
-    for (shift += down ? -exponent : exponent; n && shift > 0 && n <= MAX_SCALED; shift--) n *= 10;
+    for (shift += down ? -exponent : exponent; n && shift > 0 && n <= MAX_SCALED / 10; shift--)
+        n *= 10;
     for (; n && shift < 0; shift++) {
         rest = rest || n % 10;
         n /= 10;
     }
+    if (n && shift > 0) n = MAX_SCALED + 1;
     *exact = !rest && n <= MAX_SCALED;
-    if (n > MAX_SCALED) n = MAX_SCALED + 1;
     if (rest && negative == (how == DOWN)) n++;
     return negative ? -n : n;
 }
@@ -138,6 +139,7 @@ static bool compile_pattern(compiler *c, const char *keyword, const char *text, 
     const char *why;
     char message[128];
     if (!pattern_compile(c->a, text, n, &p, &why)) {
+        if (!why) return schema_memory(c, sizeof *p);
         snprintf(message, sizeof message, "has something that is not supported: %s", why);
         return unsupported(c, keyword, message);
     }

@@ -197,7 +197,7 @@ static bool add_position(parser *s, const class *c, part *out) {
     if (own.n == 0) return wrong(s, "a class without a printable character");
     if (p->n == PATTERN_MAX) return wrong(s, "more than 256 characters");
     code_range *ranges = arena_alloc(s->a, own.n, sizeof *ranges);
-    if (!ranges) return wrong(s, "too much memory");
+    if (!ranges) return false; /* and there is no why */
     memcpy(ranges, own.ranges, own.n * sizeof *ranges);
     *out = (part){0};
     out->first.bits[p->n / 64] = 1ull << p->n % 64;
@@ -347,7 +347,7 @@ bool pattern_compile(arena *a, const char *text, size_t n, pattern **out, const 
     parser s = {.a = a, .at = text, .end = text + n, .p = p};
     part whole;
     if (p) p->at = arena_alloc(a, PATTERN_MAX, sizeof *p->at);
-    bool ok = p && p->at ? read_choice(&s, &whole) : wrong(&s, "too much memory");
+    bool ok = p && p->at && read_choice(&s, &whole);
     if (ok && s.at < s.end) ok = wrong(&s, "a ) without its (");
     *why = s.why;
     if (!ok) return false;
