@@ -21,10 +21,15 @@ const decoder = new TextDecoder();
  *     logprob: number, top: {id: number, logprob: number}[], finish: string | null}} Event
  */
 
-/** Compiles what create() was given. @returns {Promise<WebAssembly.Module>} */
+/**
+ * Compiles what create() was given.
+ * @param {any} wasm
+ * @returns {Promise<WebAssembly.Module>}
+ */
 async function compile(wasm) {
     if (wasm instanceof WebAssembly.Module) return wasm;
-    if (ArrayBuffer.isView(wasm) || wasm instanceof ArrayBuffer) return WebAssembly.compile(wasm);
+    if (ArrayBuffer.isView(wasm) || wasm instanceof ArrayBuffer)
+        return WebAssembly.compile(/** @type {BufferSource} */ (wasm));
     const response = wasm instanceof Response ? wasm : await fetch(wasm);
     if (!response.ok)
         throw new CaratError("network", `${response.url}: the server answered ${response.status}`);
@@ -119,6 +124,7 @@ export class Job {
         if (!at) core.fail();
         const {data} = core;
         const u32 = (offset) => data.getUint32(at + offset, true);
+        /** @type {Event} */
         const event = {
             kind: kinds[u32(0)],
             text: core.text(u32(4), u32(8)),
@@ -165,8 +171,8 @@ export class Job {
     }
 }
 
-/** JSON texts of a request's messages, tools and options. */
-function requestTexts({messages, tools, ...options} = {}) {
+/** JSON texts of a request's messages, tools and options. @param {any} request */
+function requestTexts({messages, tools, ...options}) {
     const text = (value) => (value === undefined || value === null ? null : JSON.stringify(value));
     return [text(messages), text(tools), JSON.stringify(options)];
 }

@@ -33,7 +33,7 @@ class Exit extends Error {}
 
 export class Files {
     /** The last thing that a file threw; the core only hears that reading or writing failed. */
-    failure = null;
+    failure = /** @type {any} */ (null);
     /** @type {Map<string, File>} */
     #named = new Map();
     /** Open descriptors. @type {({file: File, at: number, append: boolean} | null)[]} */
@@ -66,7 +66,8 @@ export class Files {
             return action() ?? OK;
         } catch (e) {
             this.failure = e;
-            return e.name === "QuotaExceededError" || e.code === "quota" ? ENOSPC : EIO;
+            const {name, code} = this.failure;
+            return name === "QuotaExceededError" || code === "quota" ? ENOSPC : EIO;
         }
     }
 
