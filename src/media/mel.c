@@ -16,7 +16,7 @@
 #define MIN_RATE     1000u
 #define MAX_RATE     768000u
 #define MAX_CHANNELS 64u
-#define CROSSINGS    24u  /* of zero, on each side of the low-pass filter's middle */
+#define CROSSINGS    32u  /* of zero, on each side of the low-pass filter's middle */
 #define STEPS        512u /* of its table between two crossings; in between a straight line */
 #define PASS         0.95 /* of the lower rate's half */
 #define SHAPE        8.0  /* of the Kaiser window */

@@ -91,13 +91,24 @@ void ref_rope(float *x, const float *cos_sin, uint32_t n_head, uint32_t head_dim
         }
 }
 
+/* out += scale * x */
+static void add_scaled(float *out, const float *x, uint32_t n, float scale) {
+    lanes a, b;
+    for (; n >= LANES; n -= LANES, out += LANES, x += LANES) {
+        memcpy(&a, out, sizeof a);
+        memcpy(&b, x, sizeof b);
+        a += scale * b;
+        memcpy(out, &a, sizeof a);
+    }
+    for (uint32_t i = 0; i < n; i++) out[i] += scale * x[i];
+}
+
 void ref_attend(const float *q, const float *k, const float *v, uint32_t n, uint32_t stride,
                 uint32_t head_dim, float *scores, float *out) {
     for (uint32_t j = 0; j < n; j++) scores[j] = ref_dot(q, k + (size_t)j * stride, head_dim);
     ref_softmax(scores, n);
     for (uint32_t i = 0; i < head_dim; i++) out[i] = 0;
-    for (uint32_t j = 0; j < n; j++)
-        for (uint32_t i = 0; i < head_dim; i++) out[i] += scores[j] * v[(size_t)j * stride + i];
+    for (uint32_t j = 0; j < n; j++) add_scaled(out, v + (size_t)j * stride, head_dim, scores[j]);
 }
 
 float ref_gelu(float x) {
