@@ -107,9 +107,72 @@ static void nano(void **state) {
     close_fixture(&f);
 }
 
+/* The same words from 44.1 kHz in stereo; the numbers differ a little, so only they are compared. */
+static void stereo(void **state) {
+    (void)state;
+    fixture f;
+    open_nano(&f);
+    const json *c = json_at(f.g.json, 1);
+    assert_string_equal(json_string(json_get(c, "name"), ""), "speech_5");
+    uint32_t n_frame;
+    const float *mel = hear(&f.g, "speech_5_44k_stereo.wav", &n_frame);
+    assert_int_equal(n_frame, json_number(json_get(c, "valid_frames"), 0));
+    const float *soft = encode(&f.g, f.audio, mel, n_frame, NULL);
+    golden_answer(&f.g, f.text, json_get(c, "ids"), json_get(c, "greedy_ids"), SOFT_TOKEN, soft,
+                  audio_soft_tokens(f.audio, n_frame), false, NULL);
+    f.g.n_compared++;
+    close_fixture(&f);
+}
+
+/* A token hears nothing that comes after its four frames: 640 samples each. What follows sample
+ * 16000 changes nothing before token 25, bit by bit, and something after it. */
+static void causal(void **state) {
+    (void)state;
+    fixture f;
+    open_nano(&f);
+    enum { N = 24000, CHANGED = 16000, TOKEN = CHANGED / 640 };
+    float *x = golden_alloc(&f.g, N, sizeof *x), *soft[2];
+    const uint32_t n_frame = mel_frames(N), width = f.audio->config.n_out;
+    for (uint32_t i = 0; i < N; i++) x[i] = 0.3f * sinf((float)i * (0.05f + (float)i * 1e-5f));
+    for (int i = 0; i < 2; i++) {
+        float *mel = golden_alloc(&f.g, (size_t)n_frame * MEL_BANDS, sizeof *mel);
+        REQUIRE(mel_spectrogram(x, N, mel, &err));
+        soft[i] = encode(&f.g, f.audio, mel, n_frame, NULL);
+        for (uint32_t j = CHANGED; j < N; j++) x[j] = 0;
+    }
+    assert_memory_equal(soft[0], soft[1], TOKEN * width * sizeof(float));
+    assert_memory_not_equal(soft[0] + TOKEN * width, soft[1] + TOKEN * width,
+                            width * sizeof(float));
+    f.g.n_compared++;
+    close_fixture(&f);
+}
+
+/* Silence is heard without a NaN, and the shortest sound is one token. */
+static void silence(void **state) {
+    (void)state;
+    fixture f;
+    open_nano(&f);
+    static const uint32_t lengths[2] = {161, 16000};
+    for (int i = 0; i < 2; i++) {
+        float *x = golden_alloc(&f.g, lengths[i], sizeof *x);
+        const uint32_t n_frame = mel_frames(lengths[i]);
+        float *mel = golden_alloc(&f.g, (size_t)n_frame * MEL_BANDS, sizeof *mel);
+        REQUIRE(mel_spectrogram(x, lengths[i], mel, &err));
+        const uint32_t n = audio_soft_tokens(f.audio, n_frame);
+        assert_int_equal(n, i ? 25 : 1);
+        const float *soft = encode(&f.g, f.audio, mel, n_frame, NULL);
+        for (uint32_t j = 0; j < n * f.audio->config.n_out; j++) assert_true(isfinite(soft[j]));
+    }
+    f.g.n_compared++;
+    close_fixture(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nano),
+        cmocka_unit_test(stereo),
+        cmocka_unit_test(causal),
+        cmocka_unit_test(silence),
     };
     return cmocka_run_group_tests_name("golden_audio", tests, NULL, NULL);
 }
