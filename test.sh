@@ -91,6 +91,7 @@ step check make -s check
 if have_node; then
     if tools/wasm_cc.sh >/dev/null 2>&1 && [ -d node_modules/marked ]; then
         step web make -j"$jobs" web
+        step types-app npm run --silent check:app
     else
         skip "THE APP IS NOT BUILT: there is no clang for wasm, or npm ci was not possible"
     fi
