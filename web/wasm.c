@@ -141,7 +141,7 @@ static double number(const json *options, const char *key, double least, double 
     if (!v || v->kind == JSON_NULL) return otherwise;
     double x = json_number(v, NAN);
     if (x >= least && x <= most) return x;
-    fail(&error, CARAT_E_ARGUMENT, "%s: it must be a number from %g to %g", key, least, most);
+    fail(&error, CARAT_E_ARGUMENT, "%s: it must be a number from %.16g to %.16g", key, least, most);
     return otherwise;
 }
 
@@ -166,7 +166,8 @@ static void read_stop(const json *stop, carat_chat_desc *desc) {
         texts[i] = json_string(json_at(stop, i), NULL);
         if (!texts[i] || !texts[i][0]) texts = NULL;
     }
-    if (!texts) fail(&error, CARAT_E_ARGUMENT, "stop: it must be an array of strings");
+    if (!texts)
+        fail(&error, CARAT_E_ARGUMENT, "stop: it must be an array of strings that are not empty");
     desc->stop = texts;
     desc->n_stop = texts ? stop->n : 0;
 }
