@@ -123,7 +123,7 @@ static inline uint64_t edit_put_values(buf *b, const gguf *g, const edit *edits)
 /* One tensor's info, its data appended to `data`. */
 static inline void edit_put_tensor(buf *info, buf *data, const gguf_tensor *t, const edit *e) {
     static const char zeros[32];
-    carat_error err = {0};
+    carat_error problem = {0};
     const char *name = e && e->kind == RENAME_TENSOR ? e->text : t->name.text;
     const bool shape = e && e->kind == SET_SHAPE;
     edit_put_text(info, name, strlen(name));
@@ -134,7 +134,8 @@ static inline void edit_put_tensor(buf *info, buf *data, const gguf_tensor *t, c
     edit_put(info, data->len, 8);
     char *bytes = malloc((size_t)t->size);
     assert_non_null(bytes);
-    if (!source_read(t->src, t->offset, bytes, (size_t)t->size, &err)) fail_msg("%s", err.message);
+    if (!source_read(t->src, t->offset, bytes, (size_t)t->size, &problem))
+        fail_msg("%s", problem.message);
     if (e && e->kind == SET_DATA) memcpy(bytes, &e->f, sizeof e->f);
     buf_put(data, bytes, (size_t)t->size);
     buf_put(data, zeros, (size_t)(round_up(data->len, 32) - data->len));
@@ -154,7 +155,7 @@ static inline void edit_add_tensor(buf *info, buf *data, const edit *e) {
 /* g with the edits (the last one EDIT_END); out lives in `a`, which also holds its bytes. */
 static inline gguf *gguf_edit(arena *a, const gguf *g, const edit *edits) {
     static const char zeros[32];
-    carat_error err = {0};
+    carat_error problem = {0};
     buf values = {0}, info = {0}, data = {0}, file = {0};
     uint64_t n_tensor = 0;
     const uint64_t n_value = edit_put_values(&values, g, edits);
@@ -183,9 +184,9 @@ static inline gguf *gguf_edit(arena *a, const gguf *g, const edit *edits) {
     void *bytes = arena_alloc(a, file.len, 1);
     assert_non_null(bytes);
     memcpy(bytes, file.data, file.len);
-    if (!source_memory(a, "edited", bytes, file.len, &src, &err) ||
-        !gguf_open_source(a, src, &out, &err))
-        fail_msg("%s", err.message);
+    if (!source_memory(a, "edited", bytes, file.len, &src, &problem) ||
+        !gguf_open_source(a, src, &out, &problem))
+        fail_msg("%s", problem.message);
     buf_free(&values);
     buf_free(&info);
     buf_free(&data);

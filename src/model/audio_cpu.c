@@ -294,7 +294,9 @@ static void fill_distances(audio_cpu *t) {
 
 bool audio_cpu_create(const audio *a, const float *input, uint32_t n, const tap *taps,
                       audio_cpu **out, carat_error *err) {
-    if (!n) return fail(err, CARAT_E_ARGUMENT, "audio: nothing to hear");
+    if (!n || n > MEL_MAX_SAMPLES)
+        return fail(err, CARAT_E_ARGUMENT, "audio: there is %s to hear",
+                    n ? "too much" : "nothing");
     arena *memory = arena_create(err);
     if (!memory) return false;
     audio_cpu *t = arena_alloc(memory, 1, sizeof *t);

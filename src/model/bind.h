@@ -49,8 +49,8 @@ const gguf_tensor *bind_find(const binder *b, const char *name);
 /* A vector of n numbers. alias: another name that older files use, or NULL. */
 void bind_vec(binder *b, const char *name, const char *alias, uint32_t n, vector *v);
 void bind_optional_vec(binder *b, const char *name, const char *alias, uint32_t n, vector *v);
-/* The same for a tensor of any shape with n numbers in all, which must be there. */
-void bind_flat_vec(binder *b, const char *name, uint32_t n, vector *v);
+/* A vector of all numbers of a tensor of any shape: n_row times n_col. */
+void bind_flat_vec(binder *b, const char *name, uint32_t n_col, uint32_t n_row, vector *v);
 void bind_numbers(binder *b, const gguf_tensor *t, uint32_t n, float *to);
 /* One number that may be missing, or infinite; *to is what it is otherwise. */
 void bind_limit(binder *b, const char *name, float *to);

@@ -115,10 +115,11 @@ static bool count_is(const gguf_tensor *t, uint64_t n) {
     return all == n;
 }
 
-void bind_flat_vec(binder *b, const char *name, uint32_t n, vector *v) {
+void bind_flat_vec(binder *b, const char *name, uint32_t n_col, uint32_t n_row, vector *v) {
+    const uint32_t n = n_col * n_row;
     const gguf_tensor *t = bind_find(b, name);
     if (t)
-        take_vec(b, t, count_is(t, n) || complain_shape(b, t, n, 1, 1), n, v);
+        take_vec(b, t, count_is(t, n) || complain_shape(b, t, n_col, n_row, 1), n, v);
     else
         complain_missing(b, name);
 }

@@ -35,7 +35,7 @@ typedef struct vision_config {
 typedef struct vision_layer {
     vector attn_norm, q_norm, k_norm, post_attn_norm, ffn_norm, post_ffn_norm;
     clipped q, k, v, out, gate, up, down;
-    vector scale; /* [1], of the whole stream; 1 when absent */
+    vector scale; /* [1] or [n_embd], of the stream; 1 when absent */
 } vision_layer;
 
 typedef struct vision {

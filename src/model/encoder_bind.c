@@ -72,7 +72,8 @@ static void bind_vision_layer(binder *b, const vision_config *c, uint32_t il, vi
     bind_clipped(b, "ffn_up", d, c->n_ff, &l->up);
     bind_clipped(b, "ffn_down", c->n_ff, d, &l->down);
     bind_vec(b, "ffn_post_norm.weight", NULL, d, &l->post_ffn_norm);
-    bind_optional_vec(b, "out_scale.weight", NULL, 1, &l->scale);
+    const gguf_tensor *scale = bind_find(b, "out_scale.weight"); /* one number, or one a channel */
+    bind_optional_vec(b, "out_scale.weight", NULL, scale && scale->ne[0] == d ? d : 1, &l->scale);
     b->prefix[0] = 0;
 }
 
@@ -205,7 +206,7 @@ static void bind_audio_layer(binder *b, const audio_config *c, const audio_layou
     bind_vec(b, names->post_attn_norm, NULL, d, &l->post_attn_norm);
     bind_vec(b, "conv_norm.weight", NULL, d, &l->conv_norm);
     bind_clipped(b, "conv_pw1", d, 2 * d, &l->conv_in);
-    bind_flat_vec(b, "conv_dw.weight", c->n_kernel * d, &l->conv);
+    bind_flat_vec(b, "conv_dw.weight", c->n_kernel, d, &l->conv);
     bind_vec(b, "norm_conv.weight", NULL, d, &l->mid_norm);
     bind_clipped(b, "conv_pw2", d, d, &l->conv_out);
     bind_audio_ffn(b, c, "_1", &l->ffn[1]);
@@ -219,9 +220,9 @@ static void bind_audio(binder *b, audio *a) {
     bind_mat(b, "mm.a.input_projection.weight", c->direct ? c->frame : c->n_mid, c->n_out,
              &a->project);
     if (c->direct) return;
-    bind_flat_vec(b, "a.conv1d.0.weight", 9 * c->n_conv[0], &a->conv[0]);
+    bind_flat_vec(b, "a.conv1d.0.weight", 9, c->n_conv[0], &a->conv[0]);
     bind_vec(b, "a.conv1d.0.norm.weight", NULL, c->n_conv[0], &a->conv_norm[0]);
-    bind_flat_vec(b, "a.conv1d.1.weight", 9 * c->n_conv[0] * c->n_conv[1], &a->conv[1]);
+    bind_flat_vec(b, "a.conv1d.1.weight", 9 * c->n_conv[0], c->n_conv[1], &a->conv[1]);
     bind_vec(b, "a.conv1d.1.norm.weight", NULL, c->n_conv[1], &a->conv_norm[1]);
     bind_mat(b, names->input, MEL_BANDS / 4 * c->n_conv[1], c->n_embd, &a->input);
     bind_mat(b, names->output, c->n_embd, c->n_mid, &a->output);

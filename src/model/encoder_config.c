@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define MAX_WIDTH   (1u << 16) /* of a row */
+#define MAX_CONV    4096u      /* channels of a convolution */
 #define MAX_HEADS   256u
 #define MAX_SIDE    256u /* of a patch */
 #define VISION_ROPE 100
@@ -177,8 +178,8 @@ static void read_audio_tower(reader *r, audio_config *c, const char *output) {
     c->n_head = need(r, "attention.head_count", 1, MAX_HEADS);
     c->head_dim = head_dim(r, c->n_embd, c->n_head, 2);
     get(r, "num_mel_bins", MEL_BANDS, MEL_BANDS, MEL_BANDS);
-    c->n_conv[0] = size_of(r, "a.conv1d.0.weight", 3, MAX_WIDTH);
-    c->n_conv[1] = size_of(r, "a.conv1d.1.weight", 3, MAX_WIDTH);
+    c->n_conv[0] = size_of(r, "a.conv1d.0.weight", 3, MAX_CONV);
+    c->n_conv[1] = size_of(r, "a.conv1d.1.weight", 3, MAX_CONV);
     c->n_kernel = size_of(r, "a.blk.0.conv_dw.weight", 0, 64);
     c->n_mid = size_of(r, output, 1, MAX_WIDTH);
 }

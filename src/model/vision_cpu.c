@@ -10,8 +10,9 @@
 #include <string.h>
 
 #define CHANNELS    3u
-#define DIRECT_EPS  1e-5f /* of the layer norms of the encoder without a tower */
-#define QUERY_PARTS 16u   /* of the queries of a head: pieces of work for threads */
+#define MAX_PATCHES (1u << 17) /* ten times what the largest budget needs */
+#define DIRECT_EPS  1e-5f      /* of the layer norms of the encoder without a tower */
+#define QUERY_PARTS 16u        /* of the queries of a head: pieces of work for threads */
 
 struct vision_cpu {
     const vision *v;
@@ -202,7 +203,8 @@ static void layer(vision_cpu *t, uint32_t il) {
     const vision_layer *l = &t->v->layers[il];
     attention(t, l, (int)il);
     ffn(t, l, (int)il);
-    for (size_t i = 0; i < (size_t)t->n * t->c->n_embd; i++) t->x[i] *= l->scale.data[0];
+    for (size_t i = 0; i < (size_t)t->n * t->c->n_embd; i++)
+        t->x[i] *= l->scale.data[i % l->scale.n];
     tap_out(t->taps, "layer_out", (int)il, t->x, t->n, t->c->n_embd);
 }
 
@@ -252,7 +254,12 @@ static void rope_rows(const vision_config *c, uint32_t n, float *out) {
 }
 
 static bool prepare(vision_cpu *t, carat_error *err) {
-    if (t->n_col % t->c->pool || t->n_row % t->c->pool || !t->n)
+    const uint64_t n = (uint64_t)t->n_col * t->n_row;
+    if (n > MAX_PATCHES)
+        return fail(err, CARAT_E_ARGUMENT, "vision: %ux%u patches are more than %u", t->n_col,
+                    t->n_row, MAX_PATCHES);
+    t->n = (uint32_t)n;
+    if (!n || t->n_col % t->c->pool || t->n_row % t->c->pool)
         return fail(err, CARAT_E_ARGUMENT, "vision: %ux%u patches are not whole squares of %ux%u",
                     t->n_col, t->n_row, t->c->pool, t->c->pool);
     if (!allocate(t, err) || !vision_positions(t->v, 0, t->n_col, t->place[0], err) ||
@@ -276,8 +283,7 @@ bool vision_cpu_create(const vision *v, const uint8_t *patches, uint32_t n_col, 
                           .taps = taps,
                           .patches = patches,
                           .n_col = n_col,
-                          .n_row = n_row,
-                          .n = n_col * n_row};
+                          .n_row = n_row};
         ok = prepare(t, err);
     }
     if (ok)
