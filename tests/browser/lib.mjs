@@ -7,34 +7,14 @@
 //         const text = await inCarat(async ({ Carat }, url) => { ... return text; }, url);
 //     }, { allow: [/expected console error/], routes: {"/x": (req, res) => ...} });
 //
-// Runs on SwiftShader, a GPU in software; with TEST_GPU=real on the machine's own. Without a
-// Chromium every test is skipped, and says so.
+// Without a Chromium every test is skipped, and says so. See chromium.mjs for the device.
 
-import fs from "node:fs";
 import { after, test } from "node:test";
-import { repository, startServer, webRoot } from "./server.mjs";
+import { launch, skipReason, until } from "./chromium.mjs";
+import { startServer } from "./server.mjs";
 
+export { skipReason, until } from "./chromium.mjs";
 export { repository, sendFile, startServer, strictCsp, webRoot } from "./server.mjs";
-
-const programs = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser",
-    "/usr/bin/google-chrome"];
-const program = programs.find((p) => p && fs.existsSync(p));
-
-const softwareFlags = ["--use-webgpu-adapter=swiftshader"];
-const realFlags = ["--enable-features=Vulkan", "--use-angle=vulkan", "--ignore-gpu-blocklist"];
-export const launchFlags = ["--no-sandbox", "--enable-unsafe-webgpu",
-    ...(process.env.TEST_GPU === "real" ? realFlags : softwareFlags)];
-
-/** Why there is nothing to test with, or false. */
-function missing() {
-    if (!program) return "NO CHROMIUM: tests in a browser are skipped";
-    if (!fs.existsSync(`${repository}node_modules/playwright-core`))
-        return "NO PLAYWRIGHT (npm ci): tests in a browser are skipped";
-    if (!fs.existsSync(`${webRoot}/carat/carat.wasm`))
-        return "NO build/web/ (make web): tests in a browser are skipped";
-    return false;
-}
-export const skipReason = missing();
 
 let launched = null; // the promise of this file's browser
 
@@ -44,40 +24,9 @@ export function browser() {
     return launched;
 }
 
-async function launch() {
-    const { chromium } = await import("playwright-core");
-    return chromium.launch({ executablePath: program, headless: true, args: launchFlags });
-}
-
 after(async () => {
     if (launched) await (await launched).close();
 });
-
-/**
- * Waits for a promise, or for a function to give something truthy; after `seconds` it fails with a
- * message that names what was waited for.
- */
-export async function until(what, waited, seconds = 30) {
-    let timer;
-    const late = new Promise((_, failed) => {
-        timer = setTimeout(() => failed(new Error(`waited ${seconds} s for ${what}`)),
-            seconds * 1000);
-    });
-    const done = { yet: false };
-    const poll = async () => {
-        for (;;) {
-            const value = await waited();
-            if (value || done.yet) return value;
-            await new Promise((r) => setTimeout(r, 50));
-        }
-    };
-    try {
-        return await Promise.race([typeof waited === "function" ? poll() : waited, late]);
-    } finally {
-        done.yet = true;
-        clearTimeout(timer);
-    }
-}
 
 // Chromium warns of a GPU command that is not valid; to us that is an error.
 const gpuWarning = /WebGPU|GPUValidation|GPUInternal|\[Invalid |tint/i;
