@@ -119,7 +119,7 @@ browserTest("conversations and settings are there again after a reload", async (
 }, view);
 
 browserTest("thinking is folded away, tools are used and shown", async ({ page }) => {
-    await greedy(page, { tools: true });
+    await greedy(page);
     await page.getByRole("button", { name: "Think", exact: true }).click();
     await ask(page, "What is 58 + 67?");
     const text = await answered(page);
@@ -128,6 +128,9 @@ browserTest("thinking is folded away, tools are used and shown", async ({ page }
     assert.match(await page.locator(".thinking .markdown").innerText(), /tens 50 \+ 60/);
     await page.getByRole("button", { name: "Think", exact: true }).click();
     await page.keyboard.press("Control+Shift+O");
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByLabel("Let the model use a clock and a calculator").check();
+    await page.keyboard.press("Escape");
     await ask(page, "What time is it in Belgrade?");
     await page.getByText("Used get_time").click();
     assert.match(await page.locator(".call").innerText(),
@@ -232,6 +235,39 @@ browserTest("a new version is offered, and taken when asked for", async ({ page,
     assert.equal(await page.evaluate(async () =>
         (await navigator.serviceWorker.getRegistration()).waiting), null);
 }, view);
+
+browserTest("it can be installed", async ({ page, context }) => {
+    await ready(page);
+    const devtools = await context.newCDPSession(page);
+    const { errors } = await devtools.send("Page.getAppManifest");
+    assert.deepEqual(errors, []);
+    const { installabilityErrors } = await devtools.send("Page.getInstallabilityErrors");
+    const ids = installabilityErrors.map((e) => e.errorId).filter((id) => id !== "in-incognito");
+    assert.deepEqual(ids, []);
+}, view);
+
+browserTest("two conversations at once: the second waits for its turn", async ({ page }) => {
+    await greedy(page);
+    await ask(page, story);
+    await page.keyboard.press("Control+Shift+O");
+    await ask(page, question);
+    assert.equal(await answered(page), "23 + 45 = 68.");
+    await page.getByRole("button", { name: story, exact: true }).click();
+    assert.match(await answered(page), /^Once upon a time.*(friends|home)\.$/);
+}, view);
+
+browserTest("another model while one answers: the answer stops, the next is the other's",
+    async ({ page }) => {
+        await greedy(page);
+        await ask(page, story);
+        await page.waitForFunction(() =>
+            document.querySelector(".answer")?.innerText.includes("Once upon"));
+        await page.locator("#model-file").setInputFiles(nano);
+        await answered(page);
+        assert.match(await lastAnswer(page).innerText(), /Stopped\./);
+        await ask(page, question);
+        assert.equal(await answered(page), "23 + 45 = 68.");
+    }, view);
 
 browserTest("two tabs share the conversations", async ({ page, newPage, until }) => {
     await greedy(page);

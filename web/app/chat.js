@@ -38,7 +38,10 @@ class Chat extends EventTarget {
     }
 
     async #reload() {
-        const stored = await history.all();
+        const stored = await history.all().catch(() => {
+            model.notice("The stored conversations could not be read.", "error");
+            return this.list;
+        });
         // What is being answered here is newer than what is stored.
         const mine = new Map(this.list.filter((c) => this.#active.has(c.id)).map((c) => [c.id, c]));
         this.list = stored.map((c) => mine.get(c.id) ?? c);

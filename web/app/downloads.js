@@ -26,6 +26,11 @@ class Downloads extends EventTarget {
         return decodeURIComponent(last) || "model.gguf";
     }
 
+    /** The one to show where there is room for one. */
+    running() {
+        return [...this.all.values()].find((d) => d.state === "running") ?? null;
+    }
+
     /** Begins, or goes on where an earlier visit stopped.
      * @param {string} url @param {string} [name] @returns {Promise<boolean>} whether it is whole */
     async start(url, name = this.nameFor(url)) {

@@ -70,7 +70,7 @@ async function start() {
     byId("theme").addEventListener("click", switchTheme);
     addEventListener("keydown", key);
     addEventListener("beforeunload", (e) => {
-        if (downloads.all.size) e.preventDefault();
+        if (downloads.running()) e.preventDefault();
     });
     model.addEventListener("notice", (/** @type {any} */ e) => notice(e.detail.text, e.detail));
     model.addEventListener("change", explainDevice);

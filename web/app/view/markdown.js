@@ -97,7 +97,7 @@ class CodeBlock {
 
 /** Any other block. */
 class ProseBlock {
-    element = el("div", {class: "block"});
+    element = el("div", {class: "block", dir: "auto"});
 
     /** @param {any} token @param {any} links definitions of links, from anywhere in the text */
     update(token, links) {

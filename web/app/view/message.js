@@ -39,7 +39,7 @@ function copyAction(text) {
 }
 
 export class Question {
-    #body = el("div", {class: "bubble"});
+    #body = el("div", {class: "bubble", dir: "auto"});
     #actions = el("div", {class: "actions"});
     element = el("article", {class: "question", "aria-label": "You"}, this.#body, this.#actions);
 
@@ -51,8 +51,9 @@ export class Question {
     update() {
         if (this.element.classList.contains("editing")) return;
         fill(this.#body, this.turn.content);
-        fill(this.#actions, iconButton("edit", "Edit", () => this.edit()),
-            copyAction(() => this.turn.content), branches(this.turn));
+        const edit = iconButton("edit", "Edit", () => this.edit());
+        edit.disabled = chat.busy;
+        fill(this.#actions, edit, copyAction(() => this.turn.content), branches(this.turn));
     }
 
     edit() {

@@ -164,12 +164,20 @@ async function fetchModel(url, name) {
         act: () => use({kind: "opfs", name: stored})});
 }
 
+/** @param {string} text @returns {string} what Hugging Face calls a blob is a page about a file */
+function addressOf(text) {
+    const url = new URL(text.trim());
+    if (url.hostname === "huggingface.co")
+        url.pathname = url.pathname.replace("/blob/", "/resolve/");
+    return url.href;
+}
+
 /** Reads the header of a remote file, and says what it takes before it is downloaded. */
 async function checkAddress() {
     const verdict = byId("model-verdict");
     let url;
     try {
-        url = new URL(address.value.trim()).href;
+        url = addressOf(address.value);
     } catch {
         return fill(verdict, el("p", {class: "problem"}, "This is not an address: it should " +
             "begin with https:// and end with .gguf."));
@@ -234,7 +242,7 @@ export function startModels() {
     });
     let pending = false; // progress comes many times a second
     downloads.addEventListener("change", () => {
-        const running = [...downloads.all.values()].find((d) => d.state === "running");
+        const running = downloads.running();
         byId("models-progress").textContent = running ? percent(running.done, running.total) : "";
         if (!dialog.open || pending) return;
         pending = true;

@@ -11,7 +11,7 @@ import {model, sentence} from "../model.js";
 import {numbers, settings} from "../settings.js";
 import {exportText} from "../tree.js";
 import {version} from "../version.js";
-import {openDialog, prepareDialog} from "./dialog.js";
+import {confirmDialog, openDialog, prepareDialog} from "./dialog.js";
 import {notice} from "./notices.js";
 
 const dialog = byId("settings");
@@ -33,7 +33,7 @@ function numberField(name, {label, min, max, step, help}) {
     const input = el("input", {class: "input", type: "number", id: `set-${name}`, min, max, step,
         inputmode: "decimal", "aria-describedby": `help-${name}`,
         value: /** @type {any} */ (settings.values)[name] ?? "", placeholder: defaultOf(name)});
-    input.addEventListener("change", () => {
+    input.addEventListener("input", () => {
         const value = input.value.trim() === "" ? null : Number(input.value);
         const good = value === null || (input.validity.valid && Number.isFinite(value));
         input.setAttribute("aria-invalid", String(!good));
@@ -70,7 +70,7 @@ function systemField() {
     const area = el("textarea", {class: "input", id: "set-system", rows: 3,
         placeholder: "For example: Answer in one sentence."});
     area.value = settings.values.system;
-    area.addEventListener("change", () => settings.set({system: area.value}));
+    area.addEventListener("input", () => settings.set({system: area.value}));
     return el("div", {class: "field wide"}, el("label", {for: area.id}, "System prompt"), area,
         el("p", {class: "help"}, "How the model should behave. It stands before every " +
             "conversation."));
@@ -108,6 +108,16 @@ async function importFile(file) {
     }
 }
 
+async function deleteAll() {
+    const count = chat.list.length;
+    const sure = await confirmDialog("Delete all conversations?",
+        `All ${count} are removed from this device. This cannot be undone.`, "Delete all");
+    if (!sure) return;
+    for (const conversation of [...chat.list]) await chat.remove(conversation);
+    dialog.close();
+    notice("All conversations are deleted.");
+}
+
 function conversationsField() {
     const input = el("input", {type: "file", accept: ".json,application/json", class: "sr-only",
         id: "import-file", tabindex: "-1", "aria-label": "A file of conversations"});
@@ -116,7 +126,9 @@ function conversationsField() {
         el("button", {type: "button", class: "button", disabled: chat.list.length === 0,
             on: {click: exportAll}}, "Export as JSON"),
         el("button", {type: "button", class: "button", on: {click: () => input.click()}},
-            "Import"), input);
+            "Import"),
+        el("button", {type: "button", class: "button danger", disabled: chat.list.length === 0,
+            on: {click: deleteAll}}, "Delete all"), input);
 }
 
 function resetField() {
