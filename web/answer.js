@@ -21,7 +21,7 @@ export class Answer {
     #over = false;
     #stop;
 
-    /** @param {() => void} stop asks for the end; what has been said still arrives, and the usage */
+    /** @param {() => void} stop asks for the end; what has been said, and the usage, still come */
     constructor(stop) {
         this.#stop = stop;
     }

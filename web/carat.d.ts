@@ -1,11 +1,12 @@
 /** carat: Gemma 4 in the browser, on the user's own GPU.
  *
  *     import {Carat} from "carat";
- *     const carat = await Carat.load("https://example.com/gemma-4-e2b.gguf", {onProgress: console.log});
+ *     const carat = await Carat.load("https://example.com/gemma-4-e2b.gguf");
  *     for await (const part of carat.chat({messages: [{role: "user", content: "Hello"}]}))
  *         if (part.type === "text") show(part.text);
  *
- * The model runs in a dedicated worker; nothing is sent anywhere. Every error is a {@link CaratError}.
+ * The model runs in a dedicated worker; nothing is sent anywhere. Every error is a
+ * {@link CaratError}.
  */
 
 /* ---- errors ---- */
@@ -44,7 +45,7 @@ export type Source =
     | {ollama: string; server?: string};
 
 export interface Progress {
-    /** "download" and "verify" count bytes of the file, "load" bytes of weights, "prompt" tokens. */
+    /** "download", "verify", "open": bytes of the file; "load": of weights; "prompt": tokens */
     phase: "download" | "verify" | "open" | "load" | "prompt";
     done: number;
     total: number;
@@ -180,7 +181,8 @@ export interface Tool {
 export type ResponseFormat =
     | {type: "text"}
     | {type: "json_object"}
-    /** The subset that is understood is in docs/structured.md; anything else is an "unsupported" error. */
+    /** The subset that is understood is in docs/structured.md; anything else is an "unsupported"
+     * error. */
     | {type: "json_schema"; schema: object};
 
 export interface Sampling {

@@ -11,6 +11,7 @@ import {Remote, absolute} from "./remote.js";
 import {chatRequest, checkLoad, countRequest, generateRequest} from "./request.js";
 import * as store from "./store.js";
 
+/** @typedef {import("./carat.js").Carat} Interface */
 /** @typedef {import("./carat.js").Source} Source */
 /** @typedef {import("./carat.js").LoadOptions} LoadOptions */
 /** @typedef {import("./carat.js").ChatOptions} ChatOptions */
@@ -63,6 +64,7 @@ const models = {
     ollama: (server) => store.ollama(absolute(server ?? "/").href),
 };
 
+/** @implements {Interface} */
 export class Carat {
     static version = "0.1.0";
     static models = models;
@@ -149,7 +151,8 @@ export class Carat {
 
     /** @param {string} text @param {{specials?: boolean}} [options] */
     async tokenize(text, {specials = false} = {}) {
-        if (typeof text !== "string") throw new CaratError("argument", "tokenize: text is expected");
+        if (typeof text !== "string")
+            throw new CaratError("argument", "tokenize: text is expected");
         return this.#remote.call("tokenize", {text, specials});
     }
 

@@ -8,7 +8,7 @@
 import {CaratError} from "./errors.js";
 import {Engine} from "./engine.js";
 import {Gpu} from "./gpu.js";
-import {bytes} from "./opfs.js";
+import {bytes, nameOf} from "./opfs.js";
 import {openBlob, openBytes, openOpfs, openUrl} from "./source.js";
 import * as store from "./store.js";
 import {Files} from "./wasi.js";
@@ -32,8 +32,6 @@ const STAGING = 16e6;
 /** The start of a file in which a header is expected, where a server cannot send ranges. */
 const HEAD = 32 << 20;
 
-/** @param {string} url */
-const lastPart = (url) => decodeURIComponent(new URL(url).pathname.split("/").pop() || "model.gguf");
 const nothing = async () => {};
 
 /* ---- sources ---- */
@@ -61,7 +59,8 @@ async function openStored(name, signal) {
 async function openAddress(url, options, {signal, onProgress, onNotice}) {
     const {store: wanted = true, name, size, sha256, headers} = options;
     const inPlace = async () =>
-        ({name: lastPart(url), file: await openUrl(url, {headers, signal}), release: nothing});
+        ({name: name ?? nameOf(new URL(url)),
+        file: await openUrl(url, {headers, signal}), release: nothing});
     if (!wanted || (options.store === undefined && !navigator.storage?.getDirectory))
         return inPlace();
     const stored = await store.download(url, {name, size, sha256, headers, signal, onProgress,
@@ -69,7 +68,8 @@ async function openAddress(url, options, {signal, onProgress, onNotice}) {
     return openStored(stored.name, signal);
 }
 
-/** @param {Source} source @param {LoadOptions} options @param {Call} call @returns {Promise<Opened>} */
+/** @param {Source} source @param {LoadOptions} options @param {Call} call
+ * @returns {Promise<Opened>} */
 async function openSource(source, options, call) {
     const {url, blob, bytes: whole, opfs, ollama} = source;
     if (url !== undefined) return openAddress(url, options, call);
@@ -82,12 +82,13 @@ async function openSource(source, options, call) {
 }
 
 /** Only the header is read: what is at a URL stays there.
- * @param {Source} source @param {LoadOptions} options @param {Call} call @returns {Promise<Opened>} */
+ * @param {Source} source @param {LoadOptions} options @param {Call} call
+ * @returns {Promise<Opened>} */
 async function openHeader(source, options, call) {
     const {url} = source, {headers} = options;
     if (url === undefined) return openSource(source, options, call);
     const file = await openUrl(url, {headers, signal: call.signal, headBytes: HEAD});
-    return {name: lastPart(url), file, release: nothing};
+    return {name: options.name ?? nameOf(new URL(url)), file, release: nothing};
 }
 
 /* ---- device ---- */
@@ -218,7 +219,7 @@ export function modelInfo(about, fileBytes, context) {
  * @param {Source} source @param {LoadOptions} options @param {number} size */
 async function downloadBytes({url}, {store: wanted = true, name}, size) {
     if (url === undefined || !wanted || !navigator.storage?.getDirectory) return 0;
-    const stored = await store.find(name ?? lastPart(url));
+    const stored = await store.find(name ?? nameOf(new URL(url)));
     return stored && stored.url === url ? size - stored.bytes : size;
 }
 

@@ -85,7 +85,7 @@ export function checkLoad(what, options) {
 /** @param {string} where @param {unknown} content @returns {Content} */
 function checkContent(where, content) {
     if (typeof content === "string") return content;
-    if (!Array.isArray(content)) return wrong(`${where}: content has to be text or a list of parts`);
+    if (!Array.isArray(content)) wrong(`${where}: content has to be text or a list of parts`);
     for (const part of content) {
         if (part?.type !== "text")
             throw new CaratError("unsupported",

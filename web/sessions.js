@@ -91,16 +91,17 @@ export function sessionPath(name) {
  * @param {string} name @param {(directory: Directory) => Promise<void>} save */
 export async function writeSession(name, save) {
     const final = fileName(name), draft = `${final}.new`;
+    const inside = `${sessionPath(name).slice(1)}.new`;
     try {
         const directory = await folder("sessions");
         const entry = /** @type {any} */ (await directory.getFileHandle(draft, {create: true}));
         let whole = false;
         try {
-            await withFile(await entry.createSyncAccessHandle(), `${sessionPath(name).slice(1)}.new`,
-                async (files, seen) => {
-                    await save(files);
-                    whole = seen.renamed;
-                });
+            const handle = await entry.createSyncAccessHandle();
+            await withFile(handle, inside, async (files, seen) => {
+                await save(files);
+                whole = seen.renamed;
+            });
             if (whole) await entry.move(final);
         } catch (cause) {
             await directory.removeEntry(draft).catch(() => {});

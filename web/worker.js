@@ -186,9 +186,9 @@ async function serve({id, op, args}, signal) {
             onPart: (part) => postMessage({id, part}), meter: new Meter(onProgress)});
         postMessage({id, value});
     } catch (error) {
-        const {name, message} = /** @type {Error} */ (error);
+        const {message} = /** @type {Error} */ (error);
         if (error instanceof CaratError) postMessage({id, error: {code: error.code, message}});
-        else postMessage({fatal: {code: "internal", message: `carat stopped: ${name}: ${message}`}});
+        else postMessage({fatal: {code: "internal", message: `carat stopped: ${error}`}});
     } finally {
         calls.delete(id);
     }

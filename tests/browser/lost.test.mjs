@@ -29,7 +29,7 @@ const worker = `
 const routes = {"/lost/worker.js": (req, res) =>
     res.writeHead(200, {"content-type": "text/javascript"}).end(worker)};
 
-browserTest("an answer on the GPU, and one whose GPU is lost without another", async ({inCarat}) => {
+browserTest("an answer on the GPU, and one whose GPU is lost", async ({inCarat}) => {
     const r = await inCarat(async ({Carat}, messages) => {
         const notices = [], parts = [];
         const carat = await Carat.load("/models/nano.gguf", {device: "gpu", store: false,

@@ -44,7 +44,8 @@ test("a slow reader loses nothing, and a second one reads it all again", async (
 
 test("result() sums up", async () => {
     const answer = new Answer(() => {});
-    const call = {id: "1", name: "f", arguments: {}}, logprob = {token: "a", id: 1, logprob: 0, top: []};
+    const call = {id: "1", name: "f", arguments: {}};
+    const logprob = {token: "a", id: 1, logprob: 0, top: []};
     for (const part of [{type: "thinking", text: "t", logprobs: [logprob]}, text("a"), text("b"),
         {type: "notice", text: "n"}, {type: "toolCall", toolCall: call}, end("tool_calls")])
         answer.add(part);

@@ -143,10 +143,11 @@ test("a completion", async () => {
     const {id, created, ...rest} = await fake(parts).create({messages: user});
     assert.match(id, /^chatcmpl-[0-9a-f]{24}$/);
     assert.ok(Math.abs(created - Date.now() / 1000) < 10);
-    assert.deepEqual(rest, {object: "chat.completion", model: "Nano", usage: openAiUsage, choices: [{
-        index: 0, finish_reason: "tool_calls", logprobs: {content: [openAiLogprob]},
+    const choice = {index: 0, finish_reason: "tool_calls", logprobs: {content: [openAiLogprob]},
         message: {role: "assistant", content: "Yes", refusal: null, reasoning: "hm",
-            tool_calls: [openAiCall]}}]});
+            tool_calls: [openAiCall]}};
+    assert.deepEqual(rest, {object: "chat.completion", model: "Nano", usage: openAiUsage,
+        choices: [choice]});
     const bare = await fake([parts[3], parts[4]]).create({messages: user, stream: null});
     assert.equal(bare.choices[0].message.content, null);
     assert.equal(bare.choices[0].logprobs, null);

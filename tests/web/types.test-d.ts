@@ -12,7 +12,8 @@ same<typeof Default, typeof Carat>(true);
 async function sources(file: File, bytes: ArrayBuffer): Promise<void> {
     const signal = new AbortController().signal;
     await Carat.load("/models/nano.gguf");
-    await Carat.load(new URL("https://example.com/a.gguf"), {signal, store: false, headers: {a: "b"}});
+    await Carat.load(new URL("https://example.com/a.gguf"),
+        {signal, store: false, headers: {a: "b"}});
     await Carat.load(file, {contextLength: 2048, device: "cpu", onNotice: (s) => s.trim()});
     await Carat.load(bytes, {powerPreference: "low-power", base: "/carat/"});
     await Carat.load(new Uint8Array(bytes));
