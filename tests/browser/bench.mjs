@@ -63,14 +63,17 @@ async function inBrowser() {
 }
 
 function print(here, there) {
+    const features = there.device.features.join(", ") || "baseline";
+    const wasm = fs.statSync(path.join(webRoot, "carat/carat.wasm")).size;
     console.log(`model    ${here.model}`);
     console.log(`native   ${here.device}`);
-    console.log(`browser  ${there.device.name} (${there.device.features.join(", ") || "baseline"})`);
-    console.log(`wasm     ${fs.statSync(path.join(webRoot, "carat/carat.wasm")).size} bytes, heap ` +
-        `${(there.memory.heapBytes / 1e6).toFixed(1)} MB\n`);
+    console.log(`browser  ${there.device.name} (${features})`);
+    console.log(`wasm     ${wasm} bytes, heap ${(there.memory.heapBytes / 1e6).toFixed(1)} MB\n`);
     const rows = [["test", "native", "browser", "ratio"]];
-    const add = (name, a, b, digits, unit, ratio) => rows.push([name, `${a.toFixed(digits)} ${unit}`,
-        `${b.toFixed(digits)} ${unit}`, `${(100 * ratio).toFixed(0)} %`]);
+    const add = (name, a, b, digits, unit, ratio) => {
+        const cells = [a, b].map((v) => `${v.toFixed(digits)} ${unit}`);
+        rows.push([name, ...cells, `${(100 * ratio).toFixed(0)} %`]);
+    };
     for (const { test, tokensPerSecond } of there.tests) {
         const rate = here.tests.find((t) => t.test === test)?.tokens_per_s;
         if (rate) add(test, rate, tokensPerSecond, 1, "tok/s", tokensPerSecond / rate);
@@ -86,9 +89,9 @@ function print(here, there) {
 
 function appendCsv(file, lines) {
     const results = path.join(repository, "bench/results");
-    const some = fs.readdirSync(results).filter((f) => f.endsWith(".csv"))[0];
-    if (!fs.existsSync(file))
-        fs.writeFileSync(file, fs.readFileSync(path.join(results, some), "utf8").split("\n")[0] + "\n");
+    const some = fs.readdirSync(results).find((f) => f.endsWith(".csv"));
+    const [head] = fs.readFileSync(path.join(results, some), "utf8").split("\n");
+    if (!fs.existsSync(file)) fs.writeFileSync(file, `${head}\n`);
     fs.appendFileSync(file, `${lines}\n`);
 }
 

@@ -77,7 +77,8 @@ export async function openPlayer() {
     return async (recording) => {
         const before = made.size;
         const pipelines = await compileAll(device, recording, made);
-        return { ...await play(device, recording, pipelines, state), nPipeline: made.size - before };
+        const played = await play(device, recording, pipelines, state);
+        return { ...played, nPipeline: made.size - before };
     };
 }
 

@@ -15,11 +15,11 @@ import {Carat} from "../carat/carat.js";
  * @typedef {{test: string, tokensPerSecond: number}} Test
  */
 
-const words = ("the of and to in is that for it as was with be by on not he this are or his from " +
-    "at which but have an they you were there one all we can her has their if will each about how " +
-    "up out then many some so these would other into more like him time see two no make than " +
-    "first been its who now people my made over did down only way find use may water long little " +
-    "very after words called just where most know").split(" ");
+const words = ("the of and to in is that for it as was with be by on not he this are or his " +
+    "from at which but have an they you were there one all we can her has their if will each " +
+    "about how up out then many some so these would other into more like him time see two no " +
+    "make than first been its who now people my made over did down only way find use may water " +
+    "long little very after words called just where most know").split(" ");
 
 const now = () => performance.now() / 1000;
 
