@@ -104,7 +104,8 @@ export async function find(name) {
     const plain = storedName(name);
     const handle = await findFile("models", plain);
     if (!handle) return null;
-    const file = await handle.getFile();
+    const file = await handle.getFile().catch(() => null); // deleted by another tab meanwhile
+    if (!file) return null;
     const record = await readRecord(plain);
     // A file without a record was put there whole by someone else.
     const known = record !== null || await findFile("records", `${plain}.json`) !== null;

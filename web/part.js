@@ -130,11 +130,7 @@ export class Part {
         while (record.chunks.length < last) await this.#closeChunk(record.chunks.length);
         if (sha256) {
             const found = await this.#whole(last, report);
-            if (found !== sha256) {
-                this.startOver("the file on the server is not the expected one");
-                throw new CaratError("format", `${record.name}: the file at ${record.url} has ` +
-                    `the sha256 ${found}, but ${sha256} was expected; it was not kept`);
-            }
+            if (found !== sha256) throw this.#unexpected(found, sha256);
             Object.assign(record, {sha256, wanted: sha256});
         }
         record.complete = true;
@@ -235,6 +231,17 @@ export class Part {
             this.#stopIfAborted();
         }
         return whole.hex();
+    }
+
+    /** What was whole before stays; what has just come from the server does not.
+     * @param {string} found @param {string} wanted */
+    #unexpected(found, wanted) {
+        const {name, url, complete} = this.record;
+        if (complete) this.record.sha256 = found;
+        else this.startOver("the file on the server is not the expected one");
+        const kept = complete ? "delete it to download it anew" : "it was not kept";
+        return new CaratError("format", `${name}: the file from ${url} has the sha256 ${
+            found}, but ${wanted} was expected; ${kept}`);
     }
 
     /* ---- writing ---- */

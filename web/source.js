@@ -20,6 +20,10 @@ import {bytes, find, findFile} from "./opfs.js";
 const WINDOW_MIN = 64 * 2 ** 10;
 const WINDOW_MAX = 4 * 2 ** 20;
 
+/** Milliseconds for a range of a URL, and how often it is asked for before that is an error. */
+const TIMEOUT = 30000;
+const ATTEMPTS = 3;
+
 /** @param {string} name @param {number} size @param {number} offset @param {number} length */
 function checkRange(name, size, offset, length) {
     if (offset >= 0 && length <= size - offset) return;
@@ -173,10 +177,11 @@ async function ranges(url, headers, response) {
     const opened = version((name) => response.headers.get(name));
     return readAhead(url, size, (offset, length) => {
         let failure = "";
-        for (let attempt = 0; attempt < 4; attempt++) {
+        for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
             const request = new XMLHttpRequest();
             request.open("GET", url, false);
             request.responseType = "arraybuffer";
+            request.timeout = TIMEOUT;
             for (const name in headers) request.setRequestHeader(name, headers[name]);
             request.setRequestHeader("Range", `bytes=${offset}-${offset + length - 1}`);
             try {

@@ -132,19 +132,22 @@ function describe(url, {name, size, sha256}) {
  * @param {Wanted} wanted @param {DownloadOptions} options */
 async function ready(wanted, options) {
     const stored = await find(wanted.name);
-    const same = stored?.complete && !options.verify && isWanted(stored, wanted);
-    return same && (!wanted.sha256 || stored.sha256) ? stored : null;
+    if (!stored?.complete) return null;
+    refuseOther(stored, wanted);
+    return options.verify || (wanted.sha256 && !stored.sha256) ? null : stored;
 }
 
-/** Whether a complete model is the wanted one; an error when it is clearly another.
+/** Throws when a complete model is clearly not the wanted one: what is whole is not replaced
+ * without being asked.
  * @param {StoredModel} stored @param {Wanted} wanted */
-function isWanted(stored, wanted) {
-    if (wanted.sha256 && wanted.sha256 === stored.sha256) return true;
-    if (stored.url !== wanted.url)
-        throw new CaratError("argument", `${stored.name}: another model is stored under this name${
-            stored.url ? `, from ${stored.url}` : ""}; delete it or choose another name`);
-    return (!wanted.sha256 || !stored.sha256) &&
-        (wanted.size === undefined || wanted.size === stored.size);
+function refuseOther(stored, {url, size, sha256}) {
+    const same = sha256 !== undefined && sha256 === stored.sha256;
+    const other = !same && stored.url !== url ? `one from ${stored.url ?? "elsewhere"}`
+        : sha256 && stored.sha256 && !same ? `one with the sha256 ${stored.sha256}`
+        : size !== undefined && size !== stored.size ? `one of ${stored.size} bytes` : null;
+    if (other)
+        throw new CaratError("argument", `${stored.name}: another model is stored under this ` +
+            `name, ${other}; delete it or choose another name`);
 }
 
 /** Waits until no other tab downloads the model, and shows the other's progress meanwhile.

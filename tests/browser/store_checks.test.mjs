@@ -40,6 +40,17 @@ storeTest("a stored model is checked when its sha256 is wanted later",
         assert.equal(file.answers.length, 1);
     });
 
+storeTest("a stored model is not lost to a wrong expectation", async ({ page, file, get }) => {
+    await get();
+    const wanted = sha256(Buffer.from("something else"));
+    const answer = await get({ sha256: wanted });
+    assertError(answer, "format", new RegExp(wanted), new RegExp(file.sha256), /delete it to/);
+    assertError(await get({ sha256: wanted }), "argument", new RegExp(file.sha256), /delete it or/);
+    assertError(await get({ size: 5 }), "argument", new RegExp(`of ${file.bytes.length} bytes`));
+    await assertStored(page, file, await get({ sha256: file.sha256, size: file.bytes.length }));
+    assert.equal(file.answers.length, 1);
+});
+
 storeTest("damaged pieces of a part are found, and only they are fetched again",
     async ({ page, file, get, call }) => {
         file.cutAfter = () => 900 * KB;
@@ -123,7 +134,7 @@ storeTest("refused before the download when it does not fit", async (tools) => {
 
 storeTest("the storage is full in the middle: what is stored is kept", async (tools) => {
     const { page, context, file, get, until } = tools;
-    file.pause = 30;
+    file.pause = 10;
     const running = get();
     await reaches(until, page, 300 * KB);
     const session = await quota(context, page, 400 * KB);

@@ -121,18 +121,19 @@ storeTest("URL, File, bytes and stored file read the same", async (tools) => {
     const next = random(9);
     const size = file.bytes.length;
     // A header in small pieces, a tensor in large ones, rows anywhere, and both ends.
-    const ranges = [[0, 4], [4, 8], [size - 3, 3], [0, size], [0, 0], [size, 0]];
-    for (let at = 0; at < 300 * KB; at += 5000) ranges.push([at, 5000]);
+    const ranges = [[0, 4], [4, 8]];
+    for (let at = 12; at < 300 * KB; at += 5000) ranges.push([at, 5000]);
     for (let i = 0; i < 30; i++) {
         const offset = Math.floor(next() * size);
         ranges.push([offset, Math.floor(next() * Math.min(size - offset, 100 * KB))]);
     }
+    ranges.push([size - 3, 3], [0, 0], [size, 0], [0, size]);
     const expected = ranges.map(([offset, length]) =>
         file.bytes.subarray(offset, offset + length).toString("hex"));
     const before = file.answers.length;
     const fromUrl = await inWorker(page, "read", "url", url, ranges);
     assert.deepEqual(fromUrl.value, { size, read: expected }, fromUrl.error?.message);
-    assert.ok(file.answers.length - before < 50, `${file.answers.length - before} requests`);
+    assert.ok(file.answers.length - before < 45, `${file.answers.length - before} requests`);
     const others = [await inWorker(page, "read", "opfs", "model.gguf", ranges)];
     for (const kind of ["blob", "bytes"]) {
         others.push(await page.evaluate(async ([kind, ranges, url, start]) => {
