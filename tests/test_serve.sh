@@ -22,7 +22,7 @@ result() { # NAME STATUS
     else
         failed=$((failed + 1))
         echo "not ok $1"
-        echo "--- head:" && head -c 900 head && echo "--- body:" && head -c 400 body
+        echo "--- head:" && head -c 900 headers && echo "--- body:" && head -c 400 body
         echo "--- stderr of the server:" && tail -n 5 log
     fi
 }
@@ -33,7 +33,7 @@ finish() {
     exit $failed
 }
 
-: >head && : >body && : >log
+: >headers && : >body && : >log
 if ! command -v curl >/dev/null; then
     echo "SKIPPED: there is no curl to ask carat serve with"
     skipped=1
@@ -47,11 +47,12 @@ fi
 
 # start ARG...: a server in the background; its address to $url.
 start() {
+    rm -f out
     "$carat" serve --port 0 --device cpu "$@" >out 2>log </dev/null &
     server=$!
     url=
     for _ in $(seq 200); do
-        url=$(sed -n 's/^carat serves \(.*\)\/$/\1/p' out)
+        url=$(sed -n 's/^carat serves \(.*\)\/$/\1/p' out 2>/dev/null)
         [ -n "$url" ] && return
         kill -0 $server 2>/dev/null || break
         sleep 0.05
@@ -67,11 +68,11 @@ stop() { # [SIGNAL]: ends it; the exit code to $status
     server=
 }
 
-# get PATH [CURL-OPTION...]: the status to $code, headers to head, body to body.
+# get PATH [CURL-OPTION...]: the status to $code, headers to headers, body to body.
 get() {
     path=$1
     shift
-    code=$(curl -s --max-time 20 --path-as-is -D head -o body -w '%{http_code}' "$@" "$url$path")
+    code=$(curl -s --max-time 20 --path-as-is -D headers -o body -w '%{http_code}' "$@" "$url$path")
 }
 
 # expect NAME STATUS [PATTERN...]: the status, and what headers and body together must match.
@@ -80,7 +81,7 @@ expect() {
     bad=0
     [ "$code" = "$2" ] || bad=1
     shift 2
-    cat head body | tr -d '\r' >both
+    cat headers body | tr -d '\r' >both
     for pattern in "$@"; do grep -aqiE -e "$pattern" both || bad=1; done
     result "$name (status $code)" $bad
 }
@@ -102,8 +103,9 @@ hex=$(sha256sum "$nano" | cut -c 1-64)
 size=$(stat -c %s "$nano")
 mkdir -p store/blobs store/manifests/registry.ollama.ai/library/tiny
 cp "$nano" "store/blobs/sha256-$hex"
-printf '{"schemaVersion":2,"layers":[{"mediaType":"application/vnd.ollama.image.model","digest":"sha256:%s","size":%s}]}' \
-    "$hex" "$size" >store/manifests/registry.ollama.ai/library/tiny/latest
+layer='"mediaType":"application/vnd.ollama.image.model"'
+printf '{"schemaVersion":2,"layers":[{%s,"digest":"sha256:%s","size":%s}]}' \
+    "$layer" "$hex" "$size" >store/manifests/registry.ollama.ai/library/tiny/latest
 cp "$nano" given.gguf
 
 # ---- the command ----
@@ -129,7 +131,7 @@ get /
 expect "the app's page" 200 "^content-type: text/html" "<title>app" "^etag:" \
     "^content-security-policy: default-src 'self'; script-src 'self' 'wasm-unsafe-eval'" \
     "^x-content-type-options: nosniff" "^cache-control: no-cache"
-etag=$(tr -d '\r' <head | sed -n 's/^ETag: //Ip')
+etag=$(tr -d '\r' <headers | sed -n 's/^ETag: //Ip')
 get / -H "If-None-Match: $etag"
 expect "it is not sent again" 304
 get / -H "If-None-Match: \"other\", W/$etag"
@@ -178,6 +180,7 @@ get /api/nothing
 expect "an unknown route of Ollama's" 404 '^\{"error":"'
 
 # ---- models ----
+question='"temperature":0,"messages":[{"role":"user","content":"What is 23 + 45?"}]'
 get /models
 expect "the index" 200 '"name":"nano","size":'"$size"',"digest":null,"url":"/models/blob/nano"' \
     '"name":"tiny","size":'"$size"',"digest":"sha256:'"$hex"'","url":"/models/blob/tiny"' \
@@ -189,7 +192,8 @@ get /models/blob/tiny
 cmp -s body "$nano"
 result "all of it" $?
 for range in 0-3/0-3/4 5-5/5-5/1 -4/$((size - 4))-$((size - 1))/4 \
-    $((size - 3))-/$((size - 3))-$((size - 1))/3 10-99999999999999999999/10-$((size - 1))/$((size - 10)) \
+    $((size - 3))-/$((size - 3))-$((size - 1))/3 \
+    10-99999999999999999999/10-$((size - 1))/$((size - 10)) \
     -99999999999999999999/0-$((size - 1))/$size; do
     wanted=${range#*/}
     get /models/blob/tiny -H "Range: bytes=${range%%/*}"
@@ -229,9 +233,9 @@ get /api/chat -d '{"model":"/etc/passwd","messages":[]}'
 expect "a path is no model's name" 404 '"error"'
 get /api/chat -d '{"model":"secret/file.txt","messages":[]}'
 expect "nor is one from here" 404 '"error"'
-get /v1/chat/completions -d '{"model":"tiny","temperature":0,"messages":[{"role":"user","content":"What is 23 + 45?"}]}'
+get /v1/chat/completions -d "{\"model\":\"tiny\",$question}"
 expect "a model of the store answers" 200 '"content":"23 \+ 45 = 68\."'
-get /v1/chat/completions -d '{"model":"given.gguf","temperature":0,"messages":[{"role":"user","content":"What is 23 + 45?"}]}'
+get /v1/chat/completions -d "{\"model\":\"given.gguf\",$question}"
 expect "so does one that was given, in its place" 200 '"content":"23 \+ 45 = 68\."'
 get /api/ps
 expect "which is the one in memory" 200 '"name":"given.gguf"'
@@ -268,7 +272,7 @@ expect "a page of its own" 200
 for origin in https://evil.example null "http://localhost:1" "${url}0" "http://127.0.0.1"; do
     get /models/blob/nano -H "Origin: $origin"
     expect "Origin $origin" 403 "--allow-origin"
-    ! grep -aqi access-control head
+    ! grep -aqi access-control headers
     result "and no header lets it" $?
 done
 get /v1/chat/completions -X OPTIONS -H "Origin: https://evil.example" \
