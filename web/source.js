@@ -187,7 +187,8 @@ async function ranges(url, headers, response) {
             try {
                 request.send();
             } catch (cause) {
-                failure = /** @type {Error} */ (cause).message;
+                failure = /** @type {Error} */ (cause).name === "TimeoutError"
+                    ? `nothing came for ${TIMEOUT / 1000} seconds` : "the connection failed";
                 continue;
             }
             const {status, response: body} = request;
