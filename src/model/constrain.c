@@ -92,9 +92,10 @@ static uint32_t keep_by_first_byte(constraint *c, candidate *list, uint32_t n) {
 uint32_t constraint_filter(constraint *c, candidate *list, uint32_t n, uint32_t want) {
     uint32_t kept = 0;
     if (c->at == SECTION_TEXT) n = keep_by_first_byte(c, list, n);
-    candidates_order(list, n);
-    for (uint32_t i = 0; i < n && (kept < want || !want); i++) {
-        candidates_next(list, n, i);
+    bool all = want == 0 || want >= n;
+    if (!all) candidates_order(list, n);
+    for (uint32_t i = 0; i < n && (all || kept < want); i++) {
+        if (!all) candidates_next(list, n, i);
         if (allows(c, list[i].id)) list[kept++] = list[i];
     }
     return kept;

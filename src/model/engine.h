@@ -158,8 +158,8 @@ typedef struct constraint constraint;
 bool constraint_create(arena *a, const tokenizer *t, const carat_chat_desc *desc, const prompt *p,
                        constraint **out, carat_error *err);
 void constraint_free(constraint *c); /* NULL is fine */
-/* Moves the tokens that may come next to the front of list [n], the best first; returns how many
- * there are, at most `want` (0: all). */
+/* Moves the tokens that may come next to the front of list [n], and returns how many there are: the
+ * best `want` of them, or (0) all. */
 uint32_t constraint_filter(constraint *c, candidate *list, uint32_t n, uint32_t want);
 bool constraint_accept(constraint *c, int32_t id, carat_error *err);
 
