@@ -213,8 +213,8 @@ static void mel_lengths(void **state) {
 
 /* ---- resampling ---- */
 
-/* A tone of `hz` on n_channel channels at `rate`, resampled; the largest difference from the tone at
- * 16 kHz, away from the ends. */
+/* A tone of `hz` on n_channel channels at `rate`, resampled; the largest difference from the tone
+ * at 16 kHz, away from the ends. */
 static double resampled_error(uint32_t rate, uint32_t n_channel, double hz, double amplitude) {
     arena *a = arena_create(&err);
     float *x = arena_alloc(a, (size_t)rate * n_channel, sizeof *x), *y;

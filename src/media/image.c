@@ -10,10 +10,10 @@
 #include <math.h>
 #include <string.h>
 
-#define CHANNELS   3u
-#define BITS       22 /* of a weight after the point */
-#define SUPPORT    2.0
-#define SHARPNESS  (-0.5) /* the bicubic kernel's parameter */
+#define CHANNELS  3u
+#define BITS      22 /* of a weight after the point */
+#define SUPPORT   2.0
+#define SHARPNESS (-0.5) /* the bicubic kernel's parameter */
 
 /* ---- size ---- */
 
