@@ -23,10 +23,15 @@ const CLOSE_MS = 2000;
 
 /** @param {string | URL | undefined} base */
 function startWorker(base) {
-    if (base !== undefined)
-        return new Worker(new URL("worker.js", absolute(base)), {type: "module"});
     /* Bundlers look for exactly this expression. */
-    return new Worker(new URL("./worker.js", import.meta.url), {type: "module"});
+    if (base === undefined)
+        return new Worker(new URL("./worker.js", import.meta.url), {type: "module"});
+    const url = new URL("worker.js", absolute(`${base}`.replace(/\/?$/, "/")));
+    try {
+        return new Worker(url, {type: "module"});
+    } catch (error) {
+        throw new CaratError("argument", `${url} cannot be carat's worker: ${error}`);
+    }
 }
 
 /** @param {string | URL} url relative to the page */

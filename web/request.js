@@ -27,6 +27,7 @@ const isText = (value) => typeof value === "string";
 const is = {
     flag: [(v) => typeof v === "boolean", "true or false"],
     number: [Number.isFinite, "a number"],
+    amount: [(v) => Number.isFinite(v) && Number(v) >= 0, "a number that is not negative"],
     count: [isWhole, "a whole number that is not negative"],
     positive: [(v) => isWhole(v) && v !== 0, "a whole number above 0"],
     text: [isText, "text"],
@@ -48,8 +49,8 @@ const is = {
 
 /** @type {Record<string, Rule>} */
 const answerRules = {
-    temperature: is.number, topK: is.count, topP: is.number, minP: is.number,
-    repeatPenalty: is.number, repeatLastN: is.count, frequencyPenalty: is.number,
+    temperature: is.amount, topK: is.count, topP: is.amount, minP: is.amount,
+    repeatPenalty: is.amount, repeatLastN: is.count, frequencyPenalty: is.number,
     presencePenalty: is.number, seed: is.count, maxTokens: is.positive, stop: is.stop,
     logprobs: is.logprobs, responseFormat: is.object, signal: is.signal, onProgress: is.call,
 };

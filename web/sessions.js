@@ -82,6 +82,17 @@ async function withFile(handle, inside, work) {
     }
 }
 
+/** @param {FileSystemDirectoryHandle} directory @param {any} draft @param {string} final */
+async function replace(directory, draft, final) {
+    try {
+        await draft.move(final);
+    } catch {
+        /* Some browsers do not move over a file that is there. */
+        await directory.removeEntry(final);
+        await draft.move(final);
+    }
+}
+
 /** What the engine calls it; its messages say so. @param {string} name */
 export function sessionPath(name) {
     return `/session ${name.replace(/[/\0]/g, "_")}`;
@@ -102,7 +113,7 @@ export async function writeSession(name, save) {
                 await save(files);
                 whole = seen.renamed;
             });
-            if (whole) await entry.move(final);
+            if (whole) await replace(directory, entry, final);
         } catch (cause) {
             await directory.removeEntry(draft).catch(() => {});
             throw cause;

@@ -116,6 +116,7 @@ test("what is wrong is named", () => {
         function: {name: "a", arguments: "{"}}]}]}, "argument", /tool_calls\[0\].*JSON/);
     rejects({temperature: "hot"}, "argument", /temperature/);
     rejects({temperature: NaN}, "argument", /temperature/);
+    rejects({temperature: -1}, "argument", /temperature.*not negative/); // not "the default"
     rejects({max_tokens: 0}, "argument", /maxTokens/);
     rejects({stop: [""]}, "argument", /stop/);
     rejects({logprobs: true, top_logprobs: 21}, "argument", /logprobs/);
