@@ -88,6 +88,7 @@ export class Part {
             report(i * chunkBytes, record.stored);
             if (await this.#digest(i) !== chunks[i]) this.#bad.add(i);
         }
+        if (chunks.length > 0) report(record.stored, record.stored);
         if (this.#bad.size === 0) return;
         record.complete = false;
         this.notice(`${this.#bad.size} of ${chunks.length} stored pieces were damaged and are ` +
@@ -126,6 +127,7 @@ export class Part {
     async finish(report) {
         const {record} = this;
         const {sha256} = this.#options;
+        if (record.stored === 0) throw new CaratError("format", `${record.url}: is empty`);
         const last = Math.ceil(record.stored / record.chunkBytes);
         while (record.chunks.length < last) await this.#closeChunk(record.chunks.length);
         if (sha256) {
@@ -230,6 +232,7 @@ export class Part {
             await new Promise((resolve) => setTimeout(resolve));
             this.#stopIfAborted();
         }
+        report(stored, stored);
         return whole.hex();
     }
 

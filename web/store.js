@@ -179,6 +179,7 @@ async function write(wanted, options) {
         await new Transfer(file, record, {
             ...options,
             ...wanted,
+            sha256: wanted.sha256 ?? record.wanted ?? undefined,
             save: writeRecord,
             free: async () => (await storage()).free,
             onProgress(progress) {

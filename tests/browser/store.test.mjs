@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { noise, random } from "./faulty.mjs";
-import { KB, assertError, assertStored, quick, reaches,
+import { KB, assertError, assertStored, getPart, quick, reaches,
     stop, store, storeTest } from "./store_lib.mjs";
 
 /* ---- downloads ---- */
@@ -29,25 +29,22 @@ for (const seed of [1, 2, 3, 4]) {
             const answer = await get({ sha256: file.sha256, retries: 20 });
             await assertStored(page, file, answer);
             assert.deepEqual(answer.notices, []);
-            assert.ok(file.answers.length > 2, "was never cut");
-            assert.ok(file.answers.slice(1).some(({ range }) => !range.startsWith("bytes=0-")));
-            // What was sent twice is what was under way when the connection broke.
-            assert.ok(file.sent < file.bytes.length * 3, `${file.sent} bytes sent`);
+            const starts = file.answers.map(({ range }) => Number(/\d+/.exec(range)[0]));
+            assert.ok(starts.length > 2, "was never cut");
+            assert.ok(starts.slice(1).every((from, i) => from >= starts[i]), "went back");
+            assert.ok(starts.at(-1) > 0, "started over");
         }, { seed });
 }
 
-storeTest("a server that cuts every connection at once is given up, and tried again later",
-    async ({ page, file, get }) => {
-        file.cutAfter = () => 200 * KB;
-        const first = await get({ retries: 0 });
-        assertError(first, "network", /model\.gguf/, /trying again goes on/);
-        file.cutAfter = () => Infinity;
-        const answer = await get();
-        await assertStored(page, file, answer);
-        const from = Number(/bytes=(\d+)/.exec(file.answers.at(-1).range)[1]);
-        assert.ok(from > 0, "started over");
-        assert.equal(file.answers.at(-1).ifRange, file.etag);
-    });
+storeTest("given up, it goes on when it is tried again", async (tools) => {
+    const { page, file, get } = tools;
+    const first = await getPart(tools, 200 * KB);
+    assertError(first, "network", /trying again goes on/);
+    await assertStored(page, file, await get());
+    const { range, ifRange } = file.answers.at(-1);
+    assert.ok(Number(/\d+/.exec(range)[0]) >= 200 * KB, "started over");
+    assert.equal(ifRange, file.etag);
+});
 
 storeTest("after a reload of the page it goes on", async ({ page, file, get, until }) => {
     file.pause = 40;
@@ -114,6 +111,14 @@ storeTest("an HTTP error is named, and leaves nothing behind", async ({ page, fi
     assert.deepEqual((await store(page, "list")).value, []);
 });
 
+storeTest("an empty file is no model", async ({ page, file, get }) => {
+    file.bytes = Buffer.alloc(0);
+    assertError(await get(), "format", /model\.gguf: is empty/);
+    file.ranges = false;
+    assertError(await get(), "format", /model\.gguf: is empty/);
+    assert.deepEqual((await store(page, "list")).value, []);
+});
+
 storeTest("nobody there", async ({ page, site, call }) => {
     await call("read", "bytes", [], []); // the worker is there
     await site.stop();
@@ -131,7 +136,7 @@ storeTest("without range support it works, and starts over when cut", async (too
     file.cutAfter = () => cuts-- > 0 ? 400 * KB : Infinity;
     const answer = await get({ sha256: file.sha256 });
     await assertStored(page, file, answer);
-    assert.equal(answer.notices.length, 2);
+    assert.equal(file.answers.length, 1 + 3);
     assert.match(answer.notices[0], /model\.gguf.*cannot send a part.*starting over/);
 });
 
@@ -152,11 +157,10 @@ for (const [name, change] of [
     }],
 ]) {
     storeTest(`another file on the server, told by its ${name}: starts over and says so`,
-        async ({ page, file, get }) => {
+        async (tools) => {
+            const { page, file, get } = tools;
             file.modified = "Mon, 01 Jan 2024 00:00:00 GMT";
-            file.cutAfter = () => 500 * KB;
-            assertError(await get({ retries: 0 }), "network");
-            file.cutAfter = () => Infinity;
+            await getPart(tools, 200 * KB);
             file.bytes = noise(file.bytes.length, 2);
             change(file);
             const answer = await get();
@@ -191,7 +195,7 @@ storeTest("from another origin, which hides its headers", async ({ page, site, f
     const url = `http://localhost:${site.port}/model.gguf`;
     const answer = await call("download", url, { ...quick, sha256: file.sha256 });
     await assertStored(page, file, answer);
-    assert.equal(file.answers.length, 4);
+    assert.ok(file.answers.length >= 4);
     const { size, read } = (await call("read", "url", url, [[1000, 4]])).value;
     assert.equal(size, file.bytes.length);
     assert.deepEqual(read, [file.bytes.subarray(1000, 1004).toString("hex")]);

@@ -93,3 +93,18 @@ export async function assertStored(page, file, answer) {
     assert.equal(answer.value.size, file.bytes.length);
     assert.equal(await storedDigest(page), file.sha256);
 }
+
+/** Downloads a part of at least so many bytes, and not all of it; gives the last answer. What a
+ * browser has not read yet when a connection breaks, it forgets, so this may take several. */
+export async function getPart({ page, file, get }, least, given = {}) {
+    file.cutAfter = (length) => Math.max(0, length - 100 * KB);
+    for (let tries = 0; tries < 20; tries++) {
+        const answer = await get({ retries: 0, ...given });
+        assertError(answer, "network", /model\.gguf/);
+        const [part] = (await store(page, "list")).value;
+        if (!(part?.bytes >= least)) continue;
+        file.cutAfter = () => Infinity;
+        return answer;
+    }
+    throw new Error(`no part of ${least} bytes`);
+}
