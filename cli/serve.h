@@ -4,12 +4,12 @@
  * for its turn. The device, the engine and its sessions belong to one worker thread, which must
  * never wait for a client: it writes what it says into the task's own memory.
  *
- *   serve_run.c      life cycle: socket, threads, signals       serve_queue.c   tasks and their bytes
- *   serve_http.c     one request: limits, checks, routes        serve_engine.c  the worker
- *   serve_reply.c    responses: headers, errors, streams        serve_ask.c     JSON -> task
- *   serve_files.c    files: ranges, types, the app's folder     serve_openai.c  the shapes of /v1
- *   serve_models.c   which models there are                     serve_ollama.c  the shapes of /api
- *                                                               serve_tags.c    and its models
+ *   serve_run.c     life cycle: socket, threads, signals    serve_queue.c   tasks, their bytes
+ *   serve_http.c    one request: limits, checks, routes     serve_engine.c  the worker
+ *   serve_reply.c   responses: headers, errors, streams     serve_ask.c     JSON -> task
+ *   serve_files.c   files: ranges, the app's folder         serve_openai.c  the shapes of /v1
+ *   serve_models.c  which models there are                  serve_ollama.c  the shapes of /api
+ *                                                           serve_tags.c    and its models
  *
  * Flow: serve.c before; cli.h and carat.h below. */
 #ifndef CARAT_CLI_SERVE_H
@@ -18,7 +18,6 @@
 #include "cli.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 
 enum {
     MAX_BODY = 32 << 20,    /* bytes of a request */

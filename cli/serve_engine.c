@@ -2,7 +2,8 @@
  * each of the last conversations. Loads on demand, picks the session that knows most of a prompt,
  * runs the job and hands its events to the task's shape.
  *
- * Flow: serve_queue.c brings tasks and takes bytes; serve_openai.c and serve_ollama.c write them. */
+ * Flow: serve_queue.c brings tasks and takes bytes; the shapes of serve_openai.c and
+ * serve_ollama.c write them. */
 #include "serve.h"
 
 #include <math.h>

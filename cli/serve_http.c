@@ -192,7 +192,7 @@ static exchange *exchange_create(server *s, struct MHD_Connection *connection, c
     arena *a = arena_create(NULL);
     size_t n = strlen(url);
     exchange *x = a ? arena_alloc(a, 1, sizeof *x) : NULL;
-    char *raw = x ? arena_copy(a, url, n) : NULL, *path = raw ? arena_copy(a, "", n + 1) : NULL;
+    char *raw = x ? arena_copy(a, url, n) : NULL, *path = raw ? arena_copy(a, url, n) : NULL;
     if (!path) {
         arena_free(a);
         return NULL;

@@ -1,5 +1,5 @@
-/* serve_tags: what Ollama's API tells of the models: tags (all), show (one), ps (the one in memory),
- * version.
+/* serve_tags: what Ollama's API tells of the models: tags (all), show (one), ps (the one in
+ * memory), version.
  *
  * Flow: serve_models.c before; carat_engine_describe() knows a model. */
 #include "serve_http.h"
