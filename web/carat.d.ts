@@ -142,9 +142,10 @@ export interface Storage {
 
 export interface Models {
     list(): Promise<StoredModel[]>;
-    /** Downloads or resumes without loading. */
-    download(url: string | URL, options?: Pick<LoadOptions,
-        "onProgress" | "signal" | "name" | "sha256" | "size" | "headers" | "base">):
+    /** Downloads or resumes without loading. With `verify` a model that is complete is read again,
+     * and what is damaged of it is fetched again. */
+    download(url: string | URL, options?: {verify?: boolean} & Pick<LoadOptions, "onProgress" |
+        "onNotice" | "signal" | "name" | "sha256" | "size" | "headers" | "base">):
         Promise<StoredModel>;
     delete(name: string): Promise<void>;
     storage(): Promise<Storage>;

@@ -42,8 +42,9 @@ function plain({onProgress, onNotice, signal, base, ...rest}) {
 
 /** Calls a worker that lives only for this one call.
  * @param {string} op @param {object} args @param {LoadOptions} options */
-async function callOnce(op, args, {base, onProgress, signal}) {
+async function callOnce(op, args, {base, onProgress, onNotice, signal}) {
     const remote = new Remote(base);
+    remote.onNotice = onNotice;
     try {
         return await remote.call(op, args, {onProgress, signal});
     } finally {

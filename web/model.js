@@ -81,12 +81,22 @@ async function openSource(source, options, call) {
     return {name, file, release: nothing};
 }
 
+/** A URL's file when it is stored, wholly or in part.
+ * @param {string} url @param {LoadOptions} options */
+async function findStored(url, {store: wanted = true, name}) {
+    if (!wanted || !navigator.storage?.getDirectory) return null;
+    const stored = await store.find(name ?? nameOf(new URL(url)));
+    return stored?.url === url ? stored : null;
+}
+
 /** Only the header is read: what is at a URL stays there.
  * @param {Source} source @param {LoadOptions} options @param {Call} call
  * @returns {Promise<Opened>} */
 async function openHeader(source, options, call) {
     const {url} = source, {headers} = options;
     if (url === undefined) return openSource(source, options, call);
+    const stored = await findStored(url, options);
+    if (stored?.complete) return openStored(stored.name, call.signal);
     const file = await openUrl(url, {headers, signal: call.signal, headBytes: HEAD});
     return {name: options.name ?? nameOf(new URL(url)), file, release: nothing};
 }
@@ -166,14 +176,17 @@ function obstacle(engine, about, options) {
  * @param {Awaited<ReturnType<typeof openEngine>>} host */
 async function checkBeforehand(source, options, call, host) {
     if (source.url === undefined || host.engine.device().isGpu) return;
-    const opened = await openHeader(source, options, call).catch(() => null);
-    if (!opened) return; /* perhaps it is stored already; if not, the download says why */
+    let opened = null, why = null;
     try {
-        const why = obstacle(host.engine, openModel(host, opened), options);
-        if (why) throw why;
+        opened = await openHeader(source, options, call);
+        why = obstacle(host.engine, openModel(host, opened), options);
+    } catch {
+        /* If that matters, the download or the opening says so. */
     } finally {
-        opened.file.close?.();
+        opened?.file.close?.();
+        await opened?.release();
     }
+    if (why) throw why;
 }
 
 /** @param {Source} source @param {LoadOptions} options @param {Call} call */
@@ -217,10 +230,9 @@ export function modelInfo(about, fileBytes, context) {
 
 /** Bytes of a URL's file that are not stored yet.
  * @param {Source} source @param {LoadOptions} options @param {number} size */
-async function downloadBytes({url}, {store: wanted = true, name}, size) {
-    if (url === undefined || !wanted || !navigator.storage?.getDirectory) return 0;
-    const stored = await store.find(name ?? nameOf(new URL(url)));
-    return stored && stored.url === url ? size - stored.bytes : size;
+async function downloadBytes({url}, options, size) {
+    if (url === undefined || options.store === false) return 0;
+    return size - ((await findStored(url, options))?.bytes ?? 0);
 }
 
 /** Without a GPU that was asked for, the rest can still be told.

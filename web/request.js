@@ -78,7 +78,7 @@ function check(what, options, rules) {
 
 /** @param {string} what @param {unknown} options */
 export function checkLoad(what, options) {
-    check(what, options, loadRules);
+    check(what, options, what === "download" ? {...loadRules, verify: is.flag} : loadRules);
 }
 
 /* ---- messages ---- */

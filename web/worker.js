@@ -138,7 +138,7 @@ const ops = {
         return deviceInfo(engine, gpu);
     },
     download: ({url, options}, {signal, onProgress}) =>
-        download(url, {...options, signal, onProgress}),
+        download(url, {...options, signal, onProgress, onNotice}),
 
     chat: (request, call) => answer(request, call, () => loaded().engine.chat(request)),
     generate: ({prompt, specials, ...request}, call) => answer(request, call, () => {

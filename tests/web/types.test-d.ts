@@ -32,7 +32,8 @@ async function sources(file: File, bytes: ArrayBuffer): Promise<void> {
     const estimate: Estimate = await Carat.estimate("/models/nano.gguf", {contextLength: 512});
     const why: string | null = estimate.fits ? null : estimate.reason;
     const {name, kind} = await Carat.device();
-    const stored = await Carat.models.download("/models/nano.gguf", {sha256: "00", signal});
+    const stored = await Carat.models.download("/models/nano.gguf",
+        {sha256: "00", signal, verify: true});
     const free: number = (await Carat.models.storage()).free;
     await Carat.models.delete(stored.name);
     void [why, name, kind, free];
