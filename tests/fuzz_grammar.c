@@ -1,5 +1,5 @@
-/* Any bytes as a JSON Schema, a zero byte, then any bytes as the answer: no crash, little time; what
- * the machine takes can be completed, and what it calls whole is JSON. */
+/* Any bytes as a JSON Schema, a zero byte, then any bytes as the answer: no crash, little time.
+ * What the machine takes can be completed, and what it calls whole is JSON. */
 #include "token/token.h"
 
 #include <stdlib.h>

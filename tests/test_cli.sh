@@ -187,6 +187,21 @@ run run nano --device cpu --seed 7 --max-tokens 12 "Tell me a story."
 cp out first
 run run nano --device cpu --seed 7 --max-tokens 12 "Tell me a story."
 same "the same seed, the same answer"
+schema='{"type":"object","properties":{"n":{"enum":[7]}},"required":["n"]}'
+run run $answer --json-schema "$schema" "What is 23 + 45?"
+expect "--json-schema" 0 '^\{"n": ?7\}$'
+cp out first
+echo "$schema" >schema.json
+run run $answer --json-schema schema.json "What is 23 + 45?"
+same "a schema from a file"
+run run nano --device cpu --seed 1 --json-object "Describe a person as JSON with name and age."
+expect "--json-object" 0 '^\{.*\}$'
+run run $answer --json-schema '{"not":{}}' hi
+expect "a schema that is not supported" 1 '"not" at # is not supported'
+run run $answer --json-schema '{"type":' hi
+expect "a schema that is no JSON" 1 "json-schema: .* at byte"
+run run $answer --json-schema missing.json hi
+expect "a missing schema" 1 "missing.json"
 run run $answer --raw "What is 23"
 [ "$status" -eq 0 ] && [ -s out ]
 result "--raw" $?

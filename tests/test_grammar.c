@@ -146,6 +146,8 @@ static const row rows[] = {
     {"{\"properties\":{\"a\":{}},\"additionalProperties\":{\"type\":\"integer\"}}",
      "{}\n{\"a\":\"x\"}\n{\"b\":1}\n{\"a\":\"x\",\"b\":1,\"c\":2}\n{\"aa\":1}",
      "{\"b\":\"x\"}\n!{\"b\":1,\"a\"\n{\"b\":1,\"b\":2}\n!{\"a\":1,\"a\""},
+    {"{\"propertyNames\":{\"type\":\"string\"},\"additionalProperties\":{\"type\":\"null\"}}",
+     "{}\n{\"a\":null}", "!{\"a\":1"},
     {"{\"required\":[\"x\",\"y\"]}", "{\"x\":1,\"y\":2}\n{\"x\":1,\"y\":2,\"z\":3}",
      "{}\n{\"x\":1}\n!{\"y\":1\n!{\"z\":1"},
     {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"null\"}},\"required\":[\"a\",\"b\"],"
@@ -310,6 +312,7 @@ static const struct refusal {
     {"{\"properties\":{\"a\":{},\"a\":{}}}", CARAT_E_FORMAT, "is there twice"},
     {"{\"properties\":{},\"required\":[\"b\"]}", CARAT_E_FORMAT, "\"b\" at # is required, but"},
     {"{\"required\":[1]}", CARAT_E_FORMAT, "array of names"},
+    {"{\"propertyNames\":{\"maxLength\":3}}", CARAT_E_UNSUPPORTED, "only supported as"},
 };
 
 static void test_refusals(void **state) {

@@ -232,13 +232,22 @@ static bool read_extra(compiler *c, rule *r, bool has_properties) {
     return schema_rule(c, v ? v : &schema_anything, "additionalProperties", NULL, &r->extra);
 }
 
+/* Some programs write {"type":"string"}, which says nothing. */
+static bool check_names(compiler *c) {
+    const json *v = json_get(c->schema, "propertyNames");
+    bool plain = v && v->kind == JSON_OBJECT &&
+                 (v->n == 0 || (v->n == 1 && json_is_string(json_get(v, "type"), "string")));
+    return !v || plain ||
+           unsupported(c, "propertyNames", "is only supported as {\"type\":\"string\"}");
+}
+
 bool schema_object(compiler *c, rule *r) {
     const json *properties = json_get(c->schema, "properties"), *required;
     size_t n = properties ? properties->n : 0;
     if (properties && properties->kind != JSON_OBJECT)
         return bad(c, "properties", "has to be an object");
     if (n > SCHEMA_LIST) return unsupported(c, "properties", "has too many members");
-    if (!schema_list(c, "required", SCHEMA_LIST, &required)) return false;
+    if (!check_names(c) || !schema_list(c, "required", SCHEMA_LIST, &required)) return false;
     n += required ? required->n : 0;
     const json **names = arena_alloc(c->a, n + 1, sizeof *names);
     r->properties = arena_alloc(c->a, n + 1, sizeof *r->properties);

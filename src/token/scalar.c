@@ -117,7 +117,7 @@ static bool read_escape(thread *t, frame *f, uint8_t c) {
     return name && end_character(t, f, (uint32_t)escape_codes[name - escape_names]);
 }
 
-/* A digit of \uXXXX; a high surrogate must be followed by a low one. */
+/* A digit of \uHHHH; a high surrogate must be followed by a low one. */
 static bool read_hex(thread *t, frame *f, uint8_t c) {
     scan *s = &t->scan;
     bool second = f->step == PAIR_HEX;

@@ -101,6 +101,7 @@ static const struct keyword {
                 {"properties", OF_OBJECT},
                 {"required", OF_OBJECT},
                 {"additionalProperties", OF_OBJECT},
+                {"propertyNames", OF_OBJECT},
                 {"items", OF_ARRAY},
                 {"prefixItems", OF_ARRAY},
                 {"minItems", OF_ARRAY},
@@ -390,5 +391,5 @@ bool schema_compile(arena *a, const char *text, size_t n, const rule **out, cara
     if (r->depth < GRAMMAR_DEPTH) return true;
     return fail(err, CARAT_E_FORMAT,
                 "json schema: no value satisfies it, or only one nested deeper than %u levels",
-                GRAMMAR_DEPTH - 2);
+                GRAMMAR_DEPTH - 1);
 }

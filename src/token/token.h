@@ -164,8 +164,8 @@ bool sampler_reserve(sampler *s, uint32_t n_vocab, size_t n, carat_error *err);
 void sampler_accept(sampler *s, int32_t id); /* also for the prompt's tokens */
 /* Whether the k best logits are enough to sample exactly, and how many are. 0: all are needed. */
 uint32_t sampler_needs(const sampler *s);
-/* Prepares c [n] to be taken from the best on: candidates_next() with i = 0, 1, ... puts the next one
- * at c[i]. What lies before c[i] may be rewritten. */
+/* Prepares c [n] to be taken from the best on: candidates_next() with i = 0, 1, ... puts the next
+ * one at c[i]. What lies before c[i] may be rewritten. */
 void candidates_order(candidate *c, size_t n);
 void candidates_next(candidate *c, size_t n, size_t i);
 /* Picks among c [n], which it reorders and rewrites. The candidates are the whole vocabulary or at
