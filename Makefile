@@ -170,6 +170,7 @@ $(APP_ROOT:web/app/%=$(W)/%): $(W)/%: web/app/% $(GEN)/web ; $(copy)
 # Names what is in build/web/; when that changes it is put together anew, without old files.
 $(GEN)/web: FORCE
 	mkdir -p $(@D)
+	mkdir -p $(W)
 	echo '$(sort $(WEB_COPY))' | cmp -s - $@ || \
 	    { find $(W) -type f ! -name '*.wasm' -delete; echo '$(sort $(WEB_COPY))' >$@; }
 
