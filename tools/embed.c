@@ -165,7 +165,23 @@ static void blank_comments(file *f) {
     }
 }
 
-/* Lines without the blanks around them; `enable` and `requires` apart. */
+/* Whether two tokens that end and begin like this stay two without a blank. */
+static bool stay_apart(char end, char begin) {
+    return name_char(end) != name_char(begin) || strchr(")]};,", end) || strchr("([{", begin);
+}
+
+/* A line [n] without the blanks that it does not need. */
+static void put_line(text *t, const char *line, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        bool blank = isspace((unsigned char)line[i]);
+        if (blank && isspace((unsigned char)line[i + 1])) continue;
+        if (blank && stay_apart(t->data[t->len - 1], line[i + 1])) continue;
+        put(t, blank ? " " : &line[i], 1);
+    }
+    put(t, "\n", 1);
+}
+
+/* Lines without needless blanks; `enable` and `requires` apart. */
 static void minify(file *f) {
     put(&f->enables, "", 0);
     put(&f->source, "", 0);
@@ -176,8 +192,7 @@ static void minify(file *f) {
         while (end > start && isspace((unsigned char)end[-1])) end--;
         if (start == end) continue;
         bool early = strncmp(start, "enable ", 7) == 0 || strncmp(start, "requires ", 9) == 0;
-        put(early ? &f->enables : &f->source, start, (size_t)(end - start));
-        put(early ? &f->enables : &f->source, "\n", 1);
+        put_line(early ? &f->enables : &f->source, start, (size_t)(end - start));
     }
 }
 
