@@ -38,11 +38,17 @@ static void copy_thread(thread *to, const thread *from) {
     memcpy(to->frames, from->frames, from->n_frame * sizeof *from->frames);
 }
 
+static bool same_frame(const frame *a, const frame *b) {
+    return a->rule == b->rule && a->value == b->value && a->kind == b->kind && a->step == b->step &&
+           a->n == b->n && a->from == b->from;
+}
+
 static bool same_thread(const thread *a, const thread *b) {
+    for (uint32_t i = 0; i < a->n_frame && i < b->n_frame; i++)
+        if (!same_frame(&a->frames[i], &b->frames[i])) return false;
     return a->n_frame == b->n_frame && a->n_key == b->n_key &&
            !memcmp(&a->scan, &b->scan, sizeof a->scan) &&
-           !memcmp(a->keys, b->keys, a->n_key * sizeof *a->keys) &&
-           !memcmp(a->frames, b->frames, a->n_frame * sizeof *a->frames);
+           !memcmp(a->keys, b->keys, a->n_key * sizeof *a->keys);
 }
 
 /* Keeps the thread behind the last one, unless it is there already. */

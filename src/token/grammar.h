@@ -105,7 +105,7 @@ bool schema_compile(arena *a, const char *text, size_t n, const rule **out, cara
 
 typedef enum frame_kind { ROOT, OBJECT, ARRAY, STRING, NUMBER, LITERAL } frame_kind;
 
-/* A value that is open. No padding: frames are compared by their bytes. */
+/* A value that is open. */
 typedef struct frame {
     const rule *rule;
     uint64_t value; /* number: its digits; literal: bytes read; object: the property, being read */
