@@ -170,9 +170,9 @@ browserTest("a model from a URL: looked at, stored, used, found again, deleted",
         await page.getByLabel("Address of a GGUF file").fill(`${site.origin}/models/nano.gguf`);
         await page.getByRole("button", { name: "Check" }).click();
         await page.getByText(/18\.3 MB to download/).waitFor();
-        await page.getByRole("button", { name: "Download" }).click();
+        await page.getByRole("button", { name: "Download", exact: true }).click();
         const stored = page.locator("#model-stored");
-        await stored.getByRole("button", { name: "Use nano.gguf" }).click();
+        await stored.getByRole("button", { name: "Use nano.gguf", exact: true }).click();
         await ready(page);
         await page.reload();
         await ready(page);

@@ -170,7 +170,11 @@ browserTest("a download: progress, pause, resume, use", async ({ page, site, unt
     await openFaked(page, site, { models, step: 5e7 });
     await page.locator("#model-button").click();
     await page.getByRole("button", { name: "Resume gemma-4-12b-it-Q4_K_M.gguf" }).click();
-    await page.getByText(/of 4\.0 GB · 52\.0 MB\/s · \d+ s left/).waitFor();
+    const elsewhere = page.getByRole("button", { name: "Delete gemma-4-e2b-it-Q4_K_M.gguf" });
+    await elsewhere.focus();
+    await page.getByText(/[23]\.\d GB of 4\.0 GB · 52\.0 MB\/s · \d+ s left/).waitFor();
+    assert.equal(await elsewhere.evaluate((e) => e === document.activeElement), true,
+        "progress takes the focus away");
     await page.getByRole("button", { name: "Pause gemma-4-12b-it-Q4_K_M.gguf" }).click();
     await page.getByText("not complete").waitFor();
     await page.evaluate(() => { globalThis.fake.step = 2e9; });

@@ -44,6 +44,16 @@ export function fill(node, ...children) {
     append(node, children);
 }
 
+/** Makes nodes the children of a parent, in order. Those that stay are not touched: they keep the
+ * focus, and a click that began on one ends on it. @param {Element} parent @param {Node[]} nodes */
+export function arrange(parent, nodes) {
+    for (const child of [...parent.childNodes]) if (!nodes.includes(child)) child.remove();
+    nodes.forEach((node, i) => {
+        const there = parent.childNodes[i] ?? null;
+        if (there !== node) parent.insertBefore(node, there);
+    });
+}
+
 /** @param {string} id @returns {any} the element of index.html */
 export function byId(id) {
     return document.getElementById(id);

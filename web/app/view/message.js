@@ -30,6 +30,13 @@ function branches(turn) {
         el("span", {text: `${at + 1} / ${all.length}`}), right);
 }
 
+/** What the buttons below a turn depend on: they are drawn anew only when it changes, so that one
+ * which has the focus keeps it. @param {Turn} turn */
+function buttonsKey(turn) {
+    const all = siblings(chat.current, turn);
+    return [chat.busy, all.indexOf(turn), all.length, turn.finish].join();
+}
+
 /** @param {() => string} text */
 function copyAction(text) {
     const button = iconButton("copy", "Copy", async () => {
@@ -39,6 +46,7 @@ function copyAction(text) {
 }
 
 export class Question {
+    #drawn = "";
     #body = el("div", {class: "bubble", dir: "auto"});
     #actions = el("div", {class: "actions"});
     element = el("article", {class: "question", "aria-label": "You"}, this.#body, this.#actions);
@@ -49,7 +57,9 @@ export class Question {
     }
 
     update() {
-        if (this.element.classList.contains("editing")) return;
+        const key = buttonsKey(this.turn);
+        if (this.element.classList.contains("editing") || this.#drawn === key) return;
+        this.#drawn = key;
         fill(this.#body, this.turn.content);
         const edit = iconButton("edit", "Edit", () => this.edit());
         edit.disabled = chat.busy;
@@ -62,6 +72,7 @@ export class Question {
         area.value = this.turn.content;
         const close = () => {
             this.element.classList.remove("editing");
+            this.#drawn = "";
             this.update();
         };
         const send = () => {
@@ -104,7 +115,8 @@ export class Answer {
     #actions = el("div", {class: "actions"});
     element = el("article", {class: "answer"}, this.#thinking, this.#text.element,
         this.#calls, this.#waiting, this.#problem, this.#actions);
-    #drawn = "";
+    #drawnCalls = "";
+    #drawnActions = "";
 
     /** @param {Turn} turn */
     constructor(turn) {
@@ -153,8 +165,8 @@ export class Answer {
         this.#calls.hidden = calls.length === 0;
         const results = chat.current.turns.filter((t) => t.role === "tool");
         const key = JSON.stringify([calls, results.length]);
-        if (key === this.#drawn) return;
-        this.#drawn = key;
+        if (key === this.#drawnCalls) return;
+        this.#drawnCalls = key;
         // The results of these calls hang below this turn, one under the other.
         const found = /** @type {Turn[]} */ ([]);
         for (let at = this.turn.id; ;) {
@@ -191,7 +203,9 @@ export class Answer {
         const {turn} = this;
         const called = turn.finish === "tool_calls" && turn.toolCalls?.length;
         this.#actions.hidden = live || Boolean(called);
-        if (live || called) return;
+        const key = `${live} ${buttonsKey(this.#first())}`;
+        if (live || called || key === this.#drawnActions) return;
+        this.#drawnActions = key;
         const retry = iconButton("retry", "Answer again", () => chat.retry(turn));
         retry.disabled = chat.busy;
         fill(this.#actions, turn.content && copyAction(() => turn.content), retry,

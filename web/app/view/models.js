@@ -5,7 +5,7 @@
 // @ts-check
 
 import {Carat} from "../../carat/carat.js";
-import {announce, byId, el, fill, icon, iconButton} from "../dom.js";
+import {announce, arrange, byId, el, fill, icon, iconButton} from "../dom.js";
 import {downloads} from "../downloads.js";
 import {bytes, parameters, percent, progress} from "../format.js";
 import {deviceName, explain, model, sentence} from "../model.js";
@@ -99,29 +99,54 @@ function storedRow(stored) {
 
 /** @param {import("../downloads.js").Download} d */
 function downloadRow(d) {
-    const bar = el("progress", {max: d.total || 1, "aria-label": `Download of ${d.name}`});
-    if (d.total) bar.value = d.done;
-    const running = d.state === "running";
-    const said = running ? (d.phase === "verify" ? "checking the file" : progress(d)) : d.error;
-    const button = running
+    const button = d.state === "running"
         ? iconButton("pause", `Pause ${d.name}`, () => downloads.pause(d.name))
         : el("button", {type: "button", class: "button", "aria-label": `Try ${d.name} again`,
             on: {click: () => fetchModel(d.url, d.name)}}, "Try again");
-    const line = row(d.name, said, button);
-    if (running) line.append(bar);
+    const line = row(d.name, "", button);
+    if (d.state === "running")
+        line.append(el("progress", {"aria-label": `Download of ${d.name}`}));
     return line;
 }
 
+/** @param {Element} line of downloadRow() @param {import("../downloads.js").Download} d */
+function updateDownload(line, d) {
+    const about = /** @type {Element} */ (line.querySelector(".model-text span"));
+    const bar = line.querySelector("progress");
+    if (bar) {
+        bar.max = d.total || 1;
+        bar.value = d.done;
+        about.textContent = d.phase === "verify" ? "checking the file" : progress(d);
+    } else about.textContent = d.error;
+}
+
+/** @type {Map<string, Element>} the rows that are shown, by what they depend on */
+let rows = new Map();
+
 async function showStored() {
     const stored = await Carat.models.list().catch(() => []);
-    const rows = [row("nano", "18 MB, part of this app: a tiny demonstration model",
-        useButton({kind: "nano"}, "nano"))];
-    for (const d of downloads.all.values()) rows.push(downloadRow(d));
-    for (const s of stored) if (!downloads.all.has(s.name)) rows.push(storedRow(s));
+    const next = /** @type {typeof rows} */ (new Map());
+    const keep = (/** @type {any} */ about, /** @type {() => Element} */ make) => {
+        const key = JSON.stringify(about);
+        const line = rows.get(key) ?? make();
+        next.set(key, line);
+        return line;
+    };
+    /** @type {Choice} */
+    const nano = {kind: "nano"};
+    keep([nano, inUse(nano)], () => row("nano",
+        "18 MB, part of this app: a tiny demonstration model", useButton(nano, "nano")));
+    for (const d of downloads.all.values())
+        updateDownload(keep([d.name, d.url, d.state], () => downloadRow(d)), d);
+    for (const s of stored) {
+        if (downloads.all.has(s.name)) continue;
+        keep([s, inUse({kind: "opfs", name: s.name})], () => storedRow(s));
+    }
     const {choice} = model;
-    if (choice.kind === "file") rows.push(row(model.name, "a file, read in place",
-        useButton(choice, model.name)));
-    fill(byId("model-stored"), rows);
+    if (choice.kind === "file") keep([choice, model.state], () => row(model.name,
+        "a file, read in place", useButton(choice, model.name)));
+    rows = next;
+    arrange(byId("model-stored"), [...rows.values()]);
     await showStorage();
 }
 
@@ -187,7 +212,7 @@ async function checkAddress() {
         const e = await Carat.estimate(url);
         fill(verdict,
             el("p", {}, `${e.name}: ${bytes(e.downloadBytes)} to download, ` +
-                `${bytes(e.gpuBytes)} of memory.`),
+                `${bytes(e.gpuBytes || e.hostBytes)} of memory.`),
             !e.fits && el("p", {class: "problem"}, sentence(e.reason)),
             el("button", {type: "button", class: "button primary", on: {click: () => {
                 fill(verdict);

@@ -68,18 +68,22 @@ async function remove(conversation) {
 /** @param {Conversation} conversation */
 function rowOf(conversation) {
     const here = conversation.id === chat.current.id;
+    const edit = iconButton("edit", `Rename ${conversation.title}`,
+        () => rename(conversation, row));
+    const trash = iconButton("trash", `Delete ${conversation.title}`, () => remove(conversation));
+    edit.id = `r-${conversation.id}`;
+    trash.id = `d-${conversation.id}`;
     const row = el("li", {class: here ? "row-item here" : "row-item"},
         el("button", {type: "button", class: "conversation", id: `c-${conversation.id}`,
             "aria-current": here ? "true" : null, title: conversation.title, on: {click: () => {
                 chat.select(conversation.id);
                 setDrawer(false);
-            }}}, conversation.title || "Untitled"),
-        iconButton("edit", `Rename ${conversation.title}`, () => rename(conversation, row)),
-        iconButton("trash", `Delete ${conversation.title}`, () => remove(conversation)));
+            }}}, conversation.title || "Untitled"), edit, trash);
     return row;
 }
 
 function showList() {
+    const focused = list.contains(document.activeElement) ? document.activeElement?.id : "";
     const found = chat.list.filter((c) => matches(c, search.value));
     const now = Date.now();
     const groups = /** @type {Map<string, Conversation[]>} */ (new Map());
@@ -89,6 +93,7 @@ function showList() {
     }
     fill(list, [...groups].map(([title, conversations]) => el("section", {},
         el("h2", {}, title), el("ul", {}, conversations.map(rowOf)))));
+    if (focused) byId(focused)?.focus();
     if (!found.length) fill(list, el("p", {class: "quiet"}, search.value
         ? "No conversation holds these words." : "Your conversations will be listed here."));
 }

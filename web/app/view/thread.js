@@ -5,7 +5,7 @@
 // @ts-check
 
 import {chat} from "../chat.js";
-import {announce, byId, el, fill} from "../dom.js";
+import {announce, arrange, byId, el, fill} from "../dom.js";
 import {model} from "../model.js";
 import {path} from "../tree.js";
 import {Answer, Question} from "./message.js";
@@ -44,11 +44,7 @@ function showEmpty(ask, openModels) {
 /** @param {import("../tree.js").Turn} turn */
 function viewOf(turn) {
     let view = views.get(turn.id);
-    if (view && view.turn !== turn) { // another tab wrote it anew
-        view.element.remove();
-        view = undefined;
-    }
-    if (!view) {
+    if (view?.turn !== turn) { // a new one, or another tab wrote it anew
         view = turn.role === "user" ? new Question(turn) : new Answer(turn);
         views.set(turn.id, view);
     }
@@ -58,17 +54,10 @@ function viewOf(turn) {
 function showPath() {
     const turns = path(chat.current).filter((t) => t.role !== "tool");
     const shown = new Set(turns.map((t) => t.id));
-    for (const [id, view] of views) {
-        if (shown.has(id)) continue;
-        view.element.remove();
-        views.delete(id);
-    }
-    turns.forEach((turn, i) => {
-        const view = viewOf(turn);
-        view.update();
-        if (thread.children[i] !== view.element)
-            thread.insertBefore(view.element, thread.children[i] ?? null);
-    });
+    for (const id of views.keys()) if (!shown.has(id)) views.delete(id);
+    const shownViews = turns.map(viewOf);
+    for (const view of shownViews) view.update();
+    arrange(thread, shownViews.map((view) => view.element));
     empty.hidden = turns.length > 0;
     thread.hidden = turns.length === 0;
     document.title = chat.current.title ? `${chat.current.title} - carat` : "carat";
