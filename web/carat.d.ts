@@ -300,7 +300,7 @@ export interface Completion {
         index: number;
         message: {role: "assistant"; content: string | null; refusal: null; reasoning?: string;
             tool_calls?: OpenAiToolCall[]};
-        logprobs: {content: OpenAiLogprob[]} | null;
+        logprobs: {content: OpenAiLogprob[]; refusal: null} | null;
         finish_reason: "stop" | "length" | "tool_calls";
     }[];
     usage: OpenAiUsage;
@@ -315,7 +315,7 @@ export interface CompletionChunk {
         index: number;
         delta: {role?: "assistant"; content?: string | null; reasoning?: string;
             tool_calls?: (OpenAiToolCall & {index: number})[]};
-        logprobs: {content: OpenAiLogprob[]} | null;
+        logprobs: {content: OpenAiLogprob[]; refusal: null} | null;
         finish_reason: "stop" | "length" | "tool_calls" | null;
     }[];
     usage?: OpenAiUsage | null;

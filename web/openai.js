@@ -152,7 +152,8 @@ const tokenOf = ({token, logprob}) => ({token, bytes: [...utf8.encode(token)], l
 /** @param {TokenLogprob[] | undefined} list */
 function logprobContent(list) {
     if (!list) return null;
-    return {content: list.map((t) => ({...tokenOf(t), top_logprobs: t.top.map(tokenOf)}))};
+    return {refusal: null,
+        content: list.map((t) => ({...tokenOf(t), top_logprobs: t.top.map(tokenOf)}))};
 }
 
 /** @param {ToolCall} call @returns {import("./carat.js").OpenAiToolCall} */

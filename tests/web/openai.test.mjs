@@ -1,11 +1,13 @@
 /* openai.js without a browser: requests in OpenAI's shapes become options of chat(), answers become
  * completions and chunks. */
 import assert from "node:assert/strict";
+import {webcrypto} from "node:crypto";
 import {test} from "node:test";
 import {Answer} from "../../web/answer.js";
 import {chatOptions, completionsOf} from "../../web/openai.js";
 import {chatRequest} from "../../web/request.js";
 
+globalThis.crypto ??= webcrypto; // node 18 has no global one
 const user = [{role: "user", content: "Hello"}];
 const usage = {promptTokens: 5, cachedTokens: 2, completionTokens: 3, promptSeconds: 1,
     completionSeconds: 1, tokensPerSecond: 2};
@@ -144,7 +146,8 @@ test("a completion", async () => {
     const {id, created, ...rest} = await fake(parts).create({messages: user});
     assert.match(id, /^chatcmpl-[0-9a-f]{24}$/);
     assert.ok(Math.abs(created - Date.now() / 1000) < 10);
-    const choice = {index: 0, finish_reason: "tool_calls", logprobs: {content: [openAiLogprob]},
+    const choice = {index: 0, finish_reason: "tool_calls",
+        logprobs: {content: [openAiLogprob], refusal: null},
         message: {role: "assistant", content: "Yes", refusal: null, reasoning: "hm",
             tool_calls: [openAiCall]}};
     assert.deepEqual(rest, {object: "chat.completion", model: "Nano", usage: openAiUsage,
@@ -171,7 +174,8 @@ test("a stream says the same in pieces", async () => {
         [{tool_calls: [{index: 0, ...openAiCall}]}, null, null],
         [{}, "tool_calls", null],
     ]);
-    assert.deepEqual(chunks[2].choices[0].logprobs, {content: [openAiLogprob]});
+    assert.deepEqual(chunks[2].choices[0].logprobs,
+        {content: [openAiLogprob], refusal: null});
     const without = await all(await fake(parts).create({messages: user, stream: true}));
     assert.equal(without.length, chunks.length - 1);
     assert.ok(!("usage" in without[0]));

@@ -1,6 +1,7 @@
 /* The package's types as a caller meets them: what has to be accepted, and what has not. Checked by
  * tsc only, never run. */
 import Default, {Carat, CaratError} from "carat";
+import type OpenAI from "openai";
 import type {Answer, Completion, CompletionChunk, Estimate, Message, Part, Usage} from "carat";
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2)
@@ -81,6 +82,15 @@ async function completions(carat: Carat): Promise<void> {
     }
 }
 
+/* Code that was written for the npm package openai keeps its types. */
+async function openAi(carat: Carat, request: OpenAI.ChatCompletionCreateParamsNonStreaming,
+    streaming: OpenAI.ChatCompletionCreateParamsStreaming): Promise<void> {
+    const whole: OpenAI.ChatCompletion = await carat.chat.completions.create(request);
+    for await (const chunk of await carat.chat.completions.create(streaming))
+        chunk satisfies OpenAI.ChatCompletionChunk;
+    void whole;
+}
+
 async function rest(carat: Carat): Promise<void> {
     const ids: Int32Array = await carat.tokenize("text", {specials: true});
     const text: string = await carat.detokenize(ids);
@@ -100,4 +110,4 @@ async function rest(carat: Carat): Promise<void> {
     });
 }
 
-void [sources, chats, completions, rest];
+void [sources, chats, completions, openAi, rest];
