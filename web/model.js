@@ -103,11 +103,15 @@ async function openHeader(source, options, call) {
 
 /* ---- device ---- */
 
+/** Why there is no GPU, from the name of the CPU that took its place; null when none was wanted.
+ * @param {string} name */
+const noGpu = (name) => /no GPU: (?:gpu: )?(.*)\)$/.exec(name)?.[1] ?? null;
+
 /** @param {Engine} engine @param {Gpu | null} gpu @returns {DeviceInfo} */
 export function deviceInfo(engine, gpu) {
-    const {name, isGpu} = engine.device();
+    const {name, isGpu} = engine.device(), reason = noGpu(name);
     if (!isGpu || !gpu?.info)
-        return {name: name.replace("CPU reference", "CPU"), kind: "cpu", backend: "wasm",
+        return {name: reason ? `CPU (no GPU: ${reason})` : "CPU", kind: "cpu", backend: "wasm",
             features: []};
     const {name: adapter, kind, backend, features} = gpu.info;
     return {name: adapter, kind, backend, features};
@@ -161,9 +165,8 @@ function obstacle(engine, about, options) {
             `context, not ${context}`);
     if (device.isGpu) return null;
     if (options.device !== "cpu" && memory.weights > CPU_WEIGHTS) {
-        const why = /no GPU: (.*)\)$/.exec(device.name)?.[1] ?? "there is none";
         return new CaratError("device", `${name} needs a GPU, with ${bytes(memory.weights)} of ` +
-            `weights: ${why}`);
+            `weights: ${noGpu(device.name) ?? "there is none"}`);
     }
     if (all > CPU_HEAP)
         return new CaratError("memory", `${name} needs ${bytes(all)} on the CPU, and a page's ` +

@@ -443,6 +443,13 @@ browserTest("a trap in the engine is one error, and the next load works", async 
     assert.deepEqual(r.codes, ["internal", "internal", "internal", "internal"]);
     assert.match(r.message, /RuntimeError/);
     assert.equal(r.text, "23 + 45 = 68.");
+    const crash = await inCarat(async ({Carat}) => {
+        const carat = await Carat.load("/models/nano.gguf",
+            {device: "cpu", store: false, base: "/crash/"});
+        return Promise.all([carat.chat({messages: [{role: "user", content: "Hello"}]}).result(),
+            carat.listSessions(), carat.countTokens("x")].map((p) => p.catch((e) => e.code)));
+    });
+    assert.deepEqual(crash, ["internal", "internal", "internal"]);
     const noWorker = await inCarat(({Carat}) => Carat.load("/models/nano.gguf",
         {base: "/nowhere/"}).catch((e) => [e.code, e.message]));
     assert.equal(noWorker[0], "internal");
@@ -450,6 +457,11 @@ browserTest("a trap in the engine is one error, and the next load works", async 
 }, {
     allow: [/404/, /nowhere/],
     routes: {
+        "/crash/worker.js": (req, res) => res.writeHead(200, {"content-type": "text/javascript"})
+            .end(`import "/carat/worker.js";
+                addEventListener("message", ({data}) => {
+                    if (data.op === "chat") throw new Error("crashed");
+                }, true);`),
         "/broken/worker.js": (req, res) => res.writeHead(200, {"content-type": "text/javascript"})
             .end(`import "/carat/worker.js";
                 import {Engine} from "/carat/engine.js";

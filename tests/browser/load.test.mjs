@@ -134,6 +134,29 @@ browserTest("a long prompt tells how far it is; listeners may throw", async ({in
     assert.equal(r.seen.at(-1).done, r.usage.promptTokens);
 });
 
+browserTest("without WebGPU: the CPU, or an error that says why", async ({inCarat}) => {
+    const r = await inCarat(async ({Carat}, messages) => {
+        const load = (device) => Carat.load("/models/nano.gguf", {device, base: "/without/",
+            store: false, contextLength: 512});
+        const refused = await load("gpu").catch((e) => [e.code, e.message]);
+        const carat = await load("auto");
+        const {text} = await carat.chat({messages, temperature: 0}).result();
+        const {name, kind} = carat.device;
+        await carat.close();
+        const estimate = await Carat.estimate("/models/nano.gguf",
+            {device: "gpu", base: "/without/"});
+        return {refused, text, name, kind, estimate};
+    }, sum);
+    assert.equal(r.refused[0], "device");
+    assert.match(r.refused[1], /this browser has no WebGPU$/);
+    assert.deepEqual([r.text, r.name, r.kind],
+        ["23 + 45 = 68.", "CPU (no GPU: this browser has no WebGPU)", "cpu"]);
+    assert.deepEqual([r.estimate.fits, r.estimate.reason], [false, r.refused[1]]);
+}, {routes: {"/without/worker.js": (req, res) =>
+    res.writeHead(200, {"content-type": "text/javascript"})
+        .end(`import "/carat/worker.js";
+            Object.defineProperty(navigator, "gpu", {value: undefined});`)}});
+
 browserTest("a worker elsewhere, and one that is not allowed", async ({inCarat}) => {
     const r = await inCarat(async ({Carat}) => {
         const device = await Carat.device({device: "cpu", base: "/carat"});
