@@ -78,6 +78,7 @@ export class Device {
 
     /** The first trouble that was not told yet. */
     #error = {code: 0, message: ""};
+    #deaf = 0; // above 0: trouble that follows from what was told
     /** @type {GPUCommandEncoder | null} */
     #encoder = null;
     /** @type {GPUComputePassEncoder | null} */
@@ -116,7 +117,7 @@ export class Device {
 
     /** @param {{message: string} | null} error @param {string} what it happened to */
     #note(error, what) {
-        if (!error || this.lost || this.#closed) return;
+        if (!error || this.lost || this.#closed || this.#deaf) return;
         const memory = error instanceof GPUOutOfMemoryError;
         const [line] = error.message.split("\n");
         this.#fail(memory ? MEMORY : DEVICE, `${what}${memory ? "out of memory: " : ""}${line}`);
@@ -140,26 +141,27 @@ export class Device {
         await Promise.race([this.device.lost, sleep(500)]);
     }
 
-    /**
-     * Runs make() within error scopes, whose answers come later.
-     * @template T
-     * @param {string} what
-     * @param {() => T} make
-     * @returns {T}
-     */
-    #scoped(what, make) {
+    /** A buffer, which may turn out not to be there. @param {GPUBufferDescriptor} desc */
+    #makeBuffer(desc) {
         this.device.pushErrorScope("validation");
         this.device.pushErrorScope("out-of-memory");
-        const made = make();
+        const buffer = this.device.createBuffer(desc);
+        const what = `buffer ${desc.label}, ${desc.size} bytes: `;
         for (let i = 0; i < 2; i++)
-            this.device.popErrorScope().then((e) => this.#note(e, what), () => {});
-        return made;
+            this.device.popErrorScope().then((error) => this.#note(error, what), () => {});
+        return buffer;
     }
 
-    /** The first trouble that was not told; code 0: none. A lost device stays lost. */
+    /** The first trouble that was not told; code 0: none. A lost device stays lost. What is still
+     * on its way of commands until now follows from it, and is not told. */
     takeError() {
         const error = this.#error;
-        if (error.code !== LOST) this.#error = {code: 0, message: ""};
+        if (error.code === 0 || error.code === LOST) return error;
+        this.#error = {code: 0, message: ""};
+        this.#deaf++;
+        const hear = () => void this.#deaf--;
+        this.device.pushErrorScope("validation"); // it is answered after all that came before
+        this.device.popErrorScope().then(hear, hear);
         return error;
     }
 
@@ -170,8 +172,7 @@ export class Device {
         const {STORAGE: storage, UNIFORM: uniform, COPY_SRC, COPY_DST} = GPUBufferUsage;
         const flags = COPY_DST | (usage & STORAGE ? storage | COPY_SRC : 0) |
             (usage & UNIFORM ? uniform : 0);
-        return this.buffers.add(this.#scoped(`buffer ${label}, ${size} bytes: `,
-            () => this.device.createBuffer({label, size, usage: flags})));
+        return this.buffers.add(this.#makeBuffer({label, size, usage: flags}));
     }
 
     /** Gives its size. @param {number} id */
@@ -196,8 +197,9 @@ export class Device {
                 buffer: {type: bindingTypes[kind]},
             })),
         });
-        const module = this.#scoped(`kernel ${label}: `,
-            () => device.createShaderModule({label, code}));
+        device.pushErrorScope("validation");
+        const module = device.createShaderModule({label, code});
+        device.popErrorScope().then((error) => this.#note(error, `kernel ${label}: `), () => {});
         /** @type {Kernel} */
         const kernel = {pipeline: null, layout, why: ""};
         this.#compiling++;
@@ -327,11 +329,11 @@ export class Device {
     #takeStaging(size) {
         const at = this.#staging.findIndex((b) => b.size >= size);
         if (at >= 0) return this.#staging.splice(at, 1)[0];
-        return this.#scoped(`read buffer, ${size} bytes: `, () => this.device.createBuffer({
+        return this.#makeBuffer({
             label: "read",
             size: Math.ceil(size / 4096) * 4096,
             usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-        }));
+        });
     }
 
     /** Gives the id of a read. @param {number} id @param {number} offset @param {number} n */
@@ -381,7 +383,11 @@ export class Device {
 
     /** Resolves when something ended since the core last looked, or the device was lost. */
     async settled() {
-        if (this.#news || this.lost || !this.#underWay) return sleep(0);
+        if (this.#news) return;
+        if (this.lost || !this.#underWay) {
+            await sleep(0);
+            return;
+        }
         const seconds = this.software ? HANG_SECONDS_SOFTWARE : HANG_SECONDS;
         const timer = setTimeout(() => {
             this.#lose(`the device has not answered for ${seconds} seconds`);
