@@ -184,6 +184,7 @@ class Chat extends EventTarget {
         if (this.#removed.has(c.id)) return;
         const more = turn.finish === "tool_calls" && turn.toolCalls?.length && round <= maxRounds;
         if (more) return this.#useTools(c, turn, round);
+        if (turn.finish === "tool_calls") turn.finish = "stop"; // it called too often
         await this.#save(c);
         this.#tell("turn", turn);
         this.#tell("done", turn);

@@ -74,11 +74,20 @@ export function question(c, turn) {
     return t;
 }
 
+/** @param {string} text what a tool gave, JSON unless it was imported */
+function resultOf(text) {
+    try {
+        return JSON.parse(text);
+    } catch {
+        return text;
+    }
+}
+
 /** What carat.chat() is given. @param {Turn[]} turns @param {string} system */
 export function messages(turns, system) {
     const list = /** @type {any[]} */ (system.trim() ? [{role: "system", content: system}] : []);
     for (const {role, content, toolCalls, toolCallId, name} of turns) {
-        if (role === "tool") list.push({role, content: JSON.parse(content), toolCallId, name});
+        if (role === "tool") list.push({role, content: resultOf(content), toolCallId, name});
         else if (role === "user") list.push({role, content});
         else if (content || toolCalls?.length) list.push({role, content, toolCalls});
     }
