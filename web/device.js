@@ -1,5 +1,5 @@
-// device: one WebGPU device and all that the core makes on it, in tables of integer ids. One command
-// encoder a submit, with one compute pass for consecutive dispatches.
+// device: one WebGPU device and all that the core makes on it, in tables of integer ids. One
+// command encoder a submit, with one compute pass for consecutive dispatches.
 //
 // Kernels are compiled by the browser in the background, several at a time. Commands that need one
 // which is not ready wait in a list, and all that come after them, so that their order stays.

@@ -85,7 +85,7 @@ class Core {
         return got;
     }
 
-    /** Throws the core's error, if there is one; what a file threw is told instead of that it did. */
+    /** Throws the core's error, if there is one; or what a file threw, when that was the reason. */
     fail() {
         const at = this.exports.error();
         const code = codes[this.data.getUint32(at, true)];

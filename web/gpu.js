@@ -1,5 +1,5 @@
-// gpu: the other half of src/gpu/gpu_web.c. Owns the adapter, its description and how a device is got
-// again when one was lost; hands the core's calls, which point into its memory, to web/device.js.
+// gpu: the other half of src/gpu/gpu_web.c. Owns the adapter, its description and how a device is
+// got again when one was lost; hands the core's calls, which point into its memory, to device.js.
 //
 // Knows no kernel. Flow: web/engine.js connects it with the core; web/device.js after.
 // @ts-check
@@ -84,7 +84,8 @@ async function openDevice(powerPreference) {
         });
         return {device, info};
     } catch (e) {
-        return {device: null, reason: `the browser gave no device: ${/** @type {Error} */ (e).message}`};
+        const {message} = /** @type {Error} */ (e);
+        return {device: null, reason: `the browser gave no device: ${message}`};
     }
 }
 

@@ -1,5 +1,5 @@
-// wasi: the file system and the clock of the wasm core: as little of WASI preview 1 as its C library
-// calls. One flat directory of named files, which read synchronously; nothing is cached.
+// wasi: the file system and the clock of the wasm core: as little of WASI preview 1 as its C
+// library calls. One flat directory of named files, which read synchronously; nothing is cached.
 //
 // Does not know what the files hold or where they are: see source.js for that.
 // Flow: web/engine.js before; src/file/source.c and src/model/save.c are at the other end.

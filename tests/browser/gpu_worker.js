@@ -11,17 +11,17 @@ let gpu, engine;
 
 /** Runs a job to its end; onEvent sees every event. */
 async function run(job, onEvent = () => {}) {
-    const answer = { text: "", tokens: [], notices: [] };
+    const got = { text: "", tokens: [], notices: [] };
     try {
         for (;;) {
             if (gpu?.lost) await gpu.reopen();
             const event = job.advance();
             if (event.kind === "pending") await gpu.settled();
-            if (event.kind === "text") answer.text += event.text;
-            if (event.kind === "notice") answer.notices.push(event.text);
-            if (event.token >= 0) answer.tokens.push(event.token);
+            if (event.kind === "text") got.text += event.text;
+            if (event.kind === "notice") got.notices.push(event.text);
+            if (event.token >= 0) got.tokens.push(event.token);
             await onEvent(event, job);
-            if (event.kind === "done") return { ...answer, finish: event.finish, stats: job.stats() };
+            if (event.kind === "done") return { ...got, finish: event.finish, stats: job.stats() };
         }
     } finally {
         job.free();
@@ -37,10 +37,9 @@ const calls = {
         engine = await Engine.create({ wasm: "/carat/carat.wasm", gpu, files });
         engine.openDevice(device);
         engine.openModel({ path: "/model.gguf" });
-        const heapBefore = engine.heapBytes();
-        const { stats } = await run(engine.load());
+        await run(engine.load());
         engine.createSession(nCtx);
-        return { device: engine.device(), info: gpu?.info, heapBefore, loadSeconds: stats.loadSeconds };
+        return { device: engine.device(), info: gpu?.info };
     },
 
     /** destroyAt: after so many tokens the device is destroyed. */

@@ -133,8 +133,9 @@ test("tokens, prompts and greedy answers equal the golden ones", { skip }, async
             assert.deepEqual(got.tokens, c.greedy_ids.slice(0, -1), c.name);
             assert.equal(`${got.text}<turn|>`, c.greedy_text, c.name);
         } else if (thinking) {
-            const parts = /^<\|channel>thought\n(.*)\n<channel\|>(.*)<turn\|>$/s.exec(c.greedy_text);
-            assert.deepEqual([got.thinking.trim(), got.text], parts.slice(1), c.name);
+            const form = /^<\|channel>thought\n(.*)\n<channel\|>(.*)<turn\|>$/s;
+            const [, thought, text] = form.exec(c.greedy_text);
+            assert.deepEqual([got.thinking.trim(), got.text], [thought, text], c.name);
         } else {
             assert.deepEqual(JSON.parse(got.toolCall),
                 { name: "get_time", arguments: { city: "Belgrade" } }, c.name);
@@ -163,7 +164,8 @@ test("a model is described; plain text has no control tokens", { skip }, async (
 test("options are passed on and checked", { skip }, async () => {
     const { engine } = await loaded();
     const short = run(engine.chat(ask("Hello", { maxTokens: 2 })));
-    assert.deepEqual([short.text, short.finish, short.stats.generatedTokens], ["Hello!", "length", 2]);
+    assert.deepEqual([short.text, short.finish], ["Hello!", "length"]);
+    assert.equal(short.stats.generatedTokens, 2);
     const stopped = run(engine.chat(ask("Hello", { stop: ["can"] })));
     assert.deepEqual([stopped.text, stopped.finish], ["Hello! How ", "stop"]);
     let top = [];
@@ -291,7 +293,8 @@ test("damaged and cut models give one sentence and no trap", { skip }, async () 
     let refused = 0;
     for (let i = 0; i < 400; i++) {
         const bytes = new Uint8Array(nano);
-        for (let n = random(4) + 1; n > 0; n--) bytes[random(i < 200 ? 2000 : 60000)] ^= 1 << random(8);
+        const most = i < 200 ? 2000 : 60000;
+        for (let n = random(4) + 1; n > 0; n--) bytes[random(most)] ^= 1 << random(8);
         try {
             open(bytes);
         } catch (e) {

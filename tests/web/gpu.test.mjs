@@ -244,7 +244,8 @@ test("adapters are named and asked for what they have", async (t) => {
         "Apple M4 Pro": { vendor: "apple", description: "Apple M4 Pro" },
     };
     for (const [name, info] of Object.entries(names)) {
-        pretend(t, { info: { vendor: "", architecture: "", device: "", description: "", ...info } });
+        const all = { vendor: "", architecture: "", device: "", description: "", ...info };
+        pretend(t, { info: all });
         opened = await Gpu.open();
         assert.deepEqual([opened.info.name, opened.info.kind],
             [name, name.endsWith("(software)") ? "software" : "gpu"]);
