@@ -16,7 +16,7 @@
 enum { MAX_THREADS = 32, NONE = -1 };
 
 /* Where the machine is in an object or array, and before or after the root's value. */
-enum { BEGIN, AFTER_VALUE, AFTER_COMMA, AFTER_SPACE, IN_KEY, AFTER_KEY, BEFORE_VALUE };
+enum { BEGIN, AFTER_VALUE, AFTER_COMMA, AFTER_SPACE, IN_KEY, AFTER_KEY, AFTER_COLON, AT_VALUE };
 
 typedef struct state {
     uint32_t n;
@@ -202,11 +202,11 @@ static bool read_object(thread *t, frame *f, uint8_t c, const rule **value) {
     case IN_KEY:
         return read_key(t, f, c);
     case AFTER_KEY:
-        f->step = BEFORE_VALUE;
+        f->step = AFTER_COLON;
         return c == ':';
     default:
-        if (c == ' ' && f->step == BEFORE_VALUE) {
-            f->step = BEFORE_VALUE + 1;
+        if (c == ' ' && f->step == AFTER_COLON) {
+            f->step = AT_VALUE;
             return true;
         }
         return expect(f,

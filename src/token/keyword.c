@@ -65,7 +65,7 @@ static int64_t scaled(const json *v, uint32_t scale, rounding how, bool *exact) 
     return negative ? -n : n;
 }
 
-/* Narrows *limit to what a keyword says. */
+/* Narrows the range to what a keyword says; *any: there is one. */
 static bool read_bound(compiler *c, const char *keyword, rule *r, bool upper, bool exclusive,
                        bool *any) {
     const json *v = json_get(c->schema, keyword);
