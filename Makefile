@@ -141,7 +141,7 @@ build/synth: $(wildcard tools/synth*.c) tools/synth.h
 # ---- the web: build/web/ is served as it is; build/web/carat/ is the npm package `carat` ----
 
 W        := build/web
-WASM_CC   = $(shell tools/wasm_cc.sh 2>/dev/null)
+WASM_CC   = $(eval WASM_CC := $(shell tools/wasm_cc.sh 2>/dev/null))$(WASM_CC)
 APP_ROOT := $(wildcard web/app/index.html web/app/*.webmanifest web/app/icon* web/app/favicon*)
 APP_REST := $(filter-out $(APP_ROOT) web/app/sw.js,$(shell find web/app -type f 2>/dev/null))
 WEB_COPY := $(patsubst web/%,$(W)/carat/%,$(wildcard web/*.js web/carat.d.ts web/package.json)) \

@@ -297,6 +297,7 @@ test("too little device memory is an error that says how much was wanted", { ski
     await run(host, host.engine.load());
     host.engine.createSession(256);
     assert.ok(host.engine.device().peakBytes > 1e6);
+    assert.ok(host.engine.heapBytes() < 24 * 2 ** 20, "weights went through, and did not stay");
 });
 
 test("lost while loading, then again: another device, then the CPU", { skip }, async (t) => {
