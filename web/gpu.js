@@ -111,12 +111,18 @@ export class Gpu {
      * @returns {Promise<Gpu | null>} */
     static async open({powerPreference} = {}) {
         const gpu = new Gpu(powerPreference);
-        return await gpu.reopen() ? gpu : null;
+        return await gpu.reopen(1) ? gpu : null;
     }
 
-    /** Gets a new device, for the core to take when it sees that its own is lost. */
-    async reopen() {
+    /** Gets a new device, for the core to take when it sees that its own is lost. A browser may need
+     * some seconds to have one again after its GPU process ended.
+     * @param {number} [tries] a second apart */
+    async reopen(tries = 3) {
         const {device, info, reason} = await openDevice(this.#powerPreference);
+        if (!device && tries > 1) {
+            await sleep(1000);
+            return this.reopen(tries - 1);
+        }
         Gpu.reason = reason ?? "";
         this.#device = device;
         if (info) this.info = info;
