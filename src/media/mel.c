@@ -82,8 +82,8 @@ bool mel_resample(arena *a, const float *samples, uint64_t n, uint32_t n_channel
     arena *m = arena_create(err);
     if (!m) return false;
     *n_out = n * MEL_RATE / rate;
-    *out = arena_alloc(a, (size_t)*n_out, sizeof **out);
-    float *mono = rate == MEL_RATE ? *out : arena_alloc(m, (size_t)n, sizeof *mono);
+    *out = arena_alloc(a, *n_out, sizeof **out);
+    float *mono = rate == MEL_RATE ? *out : arena_alloc(m, n, sizeof *mono);
     double *table = arena_alloc(m, CROSSINGS * STEPS + 2, sizeof *table);
     const bool ok =
         (*out && mono && table) || fail_memory(err, (n + *n_out) * sizeof *mono, "a sound");

@@ -40,8 +40,8 @@ struct audio_cpu {
 };
 
 static float *floats(audio_cpu *t, uint64_t n, bool *ok, carat_error *err) {
-    float *p = n <= SIZE_MAX / sizeof *p ? arena_alloc(t->memory, (size_t)n, sizeof *p) : NULL;
-    if (!p && n) *ok = fail_memory(err, n * sizeof *p, "the audio encoder");
+    float *p = arena_alloc(t->memory, n, sizeof *p);
+    if (!p) *ok = fail_memory(err, n * sizeof *p, "the audio encoder");
     return p;
 }
 

@@ -55,8 +55,8 @@ typedef struct key_range {
 static uint32_t kv_width(const layer_config *l) { return l->n_kv * l->head_dim; }
 
 static float *floats(arena *a, uint64_t n, bool *ok, carat_error *err) {
-    float *p = n <= SIZE_MAX / sizeof *p ? arena_alloc(a, (size_t)n, sizeof *p) : NULL;
-    if (!p && n) *ok = fail_memory(err, n * sizeof *p, "a session on the CPU");
+    float *p = arena_alloc(a, n, sizeof *p);
+    if (!p) *ok = fail_memory(err, n * sizeof *p, "a session on the CPU");
     return p;
 }
 
