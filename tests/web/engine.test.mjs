@@ -306,6 +306,51 @@ test("damaged and cut models give one sentence and no trap", { skip }, async () 
     open(nano);
 });
 
+/** Where the offset of each tensor stands in a GGUF's header, and where its data begins. */
+function offsetsOf(gguf) {
+    const view = new DataView(gguf.buffer, gguf.byteOffset, gguf.length);
+    let pos = 24;
+    const u32 = () => view.getUint32((pos += 4) - 4, true);
+    const u64 = () => Number(view.getBigUint64((pos += 8) - 8, true));
+    const text = () => { pos += u64(); };
+    const sizes = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
+    const value = (type) => {
+        if (type === 8) text();
+        else if (type === 9) for (let kind = u32(), n = u64(); n > 0; n--) value(kind);
+        else pos += sizes[type];
+    };
+    for (let n = Number(view.getBigUint64(16, true)); n > 0; n--) {
+        text();
+        value(u32());
+    }
+    const offsets = [];
+    for (let n = Number(view.getBigUint64(8, true)); n > 0; n--) {
+        text();
+        pos += 8 * u32() + 4;
+        offsets.push(pos);
+        pos += 8;
+    }
+    return { offsets, data: Math.ceil(pos / 32) * 32 };
+}
+
+test("a file of more than 4 GB, whose tensors are at its end", { skip }, async () => {
+    const { engine, files } = await create();
+    const far = new Uint8Array(nano), gap = 9 * 2 ** 30;
+    const { offsets, data } = offsetsOf(far);
+    const view = new DataView(far.buffer);
+    for (const o of offsets) view.setBigUint64(o, view.getBigUint64(o, true) + BigInt(gap), true);
+    files.add("far.gguf", { size: nano.length + gap, read(offset, to) {
+        assert.ok(offset < MIB || offset - gap >= data, "the gap is not read");
+        if (offset >= MIB) readOnly(far).read(offset - gap, to);
+        else to.fill(0).set(far.subarray(offset, Math.min(offset + to.length, data)));
+    } });
+    engine.openModel({ path: "/far.gguf" });
+    assert.equal(engine.describe().file_bytes, nano.length + gap);
+    run(engine.load());
+    engine.createSession(128);
+    assert.equal(run(engine.chat(ask("What is 23 + 45?"))).text, "23 + 45 = 68.");
+});
+
 test("when memory runs out, it is said and nothing is lost", { skip }, async () => {
     // What the instance's memory is, to fill it up.
     const { instantiate } = WebAssembly;
