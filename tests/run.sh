@@ -45,6 +45,12 @@ sum() {
 # The number in the line "# WORD N" that ends node's report; 0 when it did not get there.
 tap() { awk -v w="$1" '$1 == "#" && $2 == w && NF == 3 { n = $3 } END { print n + 0 }' "$log"; }
 
+# The log without what passed: cmocka's lines, and node's blocks from "ok" to "  ...".
+failures() {
+    grep -av -e '^\[ RUN ' -e '^\[       OK' -e '^# Subtest: ' "$log" |
+        awk '/^ok / { passed = 1 } !passed { print } /^  \.\.\.$/ { passed = 0 }'
+}
+
 for test in "$@"; do
     start=$(date +%s%N)
     case $test in
@@ -81,8 +87,7 @@ for test in "$@"; do
         note="${note:- exit status $status}"
     fi
     [ $((p + f + s)) -eq 0 ] && f=1 && note="${note:- ran no tests}"
-    [ "$f" -gt 0 ] && grep -av -e '^\[ RUN ' -e '^\[       OK' -e '^ok ' "$log" |
-        tail -n 80
+    [ "$f" -gt 0 ] && failures | tail -n 80
     printf '%-28s %4d passed' "$(basename "$test")" "$p"
     [ "$f" -gt 0 ] && printf ', %d FAILED' "$f"
     [ "$s" -gt 0 ] && printf ', %d skipped' "$s"
