@@ -312,7 +312,10 @@ function offsetsOf(gguf) {
     let pos = 24;
     const u32 = () => view.getUint32((pos += 4) - 4, true);
     const u64 = () => Number(view.getBigUint64((pos += 8) - 8, true));
-    const text = () => { pos += u64(); };
+    const text = () => {
+        const n = u64();
+        pos += n;
+    };
     const sizes = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
     const value = (type) => {
         if (type === 8) text();
@@ -326,7 +329,8 @@ function offsetsOf(gguf) {
     const offsets = [];
     for (let n = Number(view.getBigUint64(8, true)); n > 0; n--) {
         text();
-        pos += 8 * u32() + 4;
+        const dimensions = u32();
+        pos += 8 * dimensions + 4;
         offsets.push(pos);
         pos += 8;
     }
