@@ -114,8 +114,8 @@ export class Gpu {
         return await gpu.reopen(1) ? gpu : null;
     }
 
-    /** Gets a new device, for the core to take when it sees that its own is lost. A browser may need
-     * some seconds to have one again after its GPU process ended.
+    /** Gets a new device, for the core to take when it sees that its own is lost. A browser may
+     * need some seconds to have one again after its GPU process ended.
      * @param {number} [tries] a second apart */
     async reopen(tries = 3) {
         const {device, info, reason} = await openDevice(this.#powerPreference);
