@@ -69,6 +69,10 @@ bool vision_cpu_create(const vision *v, const uint8_t *patches, uint32_t n_col, 
                        const tap *taps, vision_cpu **out, carat_error *err);
 void vision_cpu_free(vision_cpu *t);
 uint32_t vision_soft_tokens(const vision *v, uint32_t n_col, uint32_t n_row);
+/* Whether a picture of so many patches can be encoded. */
+bool vision_check_grid(const vision_config *c, uint32_t n_col, uint32_t n_row, carat_error *err);
+/* cos and sin of n columns or rows: out [n, head_dim/4, 2]. */
+void vision_rope_rows(const vision_config *c, uint32_t n, float *out);
 /* One layer further; when that was the last, fills soft [n_soft, n_out] and *finished is true. */
 void vision_cpu_advance(vision_cpu *t, float *soft, bool *finished);
 
@@ -138,12 +142,13 @@ void audio_cpu_advance(audio_cpu *t, float *soft, bool *finished);
 /* Soft tokens of one picture or sound, at positions [pos, pos + n). */
 typedef struct soft_span {
     uint32_t pos, n;
-    const float *rows; /* [n, n_embd] */
+    const float *rows; /* [n, n_embd] for the CPU */
+    gpu_buffer device; /* the same on the GPU, for text_gpu.c */
     bool picture;      /* whose tokens see each other, in models where they do */
 } soft_span;
 
 typedef struct text_input {
-    const int32_t *tokens; /* [n_tok] at pos..; any valid id where a soft token stands */
+    const int32_t *tokens; /* [n_tok] at pos..; anything where a soft token stands */
     uint32_t n_tok, pos;
     const soft_span
         *spans; /* [n_span] apart from each other; those outside of the run do nothing */

@@ -242,8 +242,7 @@ uint32_t vision_soft_tokens(const vision *v, uint32_t n_col, uint32_t n_row) {
     return n_col / v->config.pool * (n_row / v->config.pool);
 }
 
-/* cos and sin of n columns or rows: out [n, head_dim/4, 2] */
-static void rope_rows(const vision_config *c, uint32_t n, float *out) {
+void vision_rope_rows(const vision_config *c, uint32_t n, float *out) {
     const uint32_t half = c->head_dim / 2;
     for (uint32_t pos = 0; pos < n; pos++)
         for (uint32_t i = 0; i < half / 2; i++) {
@@ -253,20 +252,25 @@ static void rope_rows(const vision_config *c, uint32_t n, float *out) {
         }
 }
 
-static bool prepare(vision_cpu *t, carat_error *err) {
-    const uint64_t n = (uint64_t)t->n_col * t->n_row;
+bool vision_check_grid(const vision_config *c, uint32_t n_col, uint32_t n_row, carat_error *err) {
+    const uint64_t n = (uint64_t)n_col * n_row;
     if (n > MAX_PATCHES)
-        return fail(err, CARAT_E_ARGUMENT, "vision: %ux%u patches are more than %u", t->n_col,
-                    t->n_row, MAX_PATCHES);
-    t->n = (uint32_t)n;
-    if (!n || t->n_col % t->c->pool || t->n_row % t->c->pool)
+        return fail(err, CARAT_E_ARGUMENT, "vision: %ux%u patches are more than %u", n_col, n_row,
+                    MAX_PATCHES);
+    if (!n || n_col % c->pool || n_row % c->pool)
         return fail(err, CARAT_E_ARGUMENT, "vision: %ux%u patches are not whole squares of %ux%u",
-                    t->n_col, t->n_row, t->c->pool, t->c->pool);
+                    n_col, n_row, c->pool, c->pool);
+    return true;
+}
+
+static bool prepare(vision_cpu *t, carat_error *err) {
+    if (!vision_check_grid(t->c, t->n_col, t->n_row, err)) return false;
+    t->n = t->n_col * t->n_row;
     if (!allocate(t, err) || !vision_positions(t->v, 0, t->n_col, t->place[0], err) ||
         !vision_positions(t->v, 1, t->n_row, t->place[1], err))
         return false;
-    rope_rows(t->c, t->n_col, t->rope[0]);
-    rope_rows(t->c, t->n_row, t->rope[1]);
+    vision_rope_rows(t->c, t->n_col, t->rope[0]);
+    vision_rope_rows(t->c, t->n_row, t->rope[1]);
     return true;
 }
 

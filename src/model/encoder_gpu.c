@@ -1,0 +1,112 @@
+/* encoder_gpu: see encoder_gpu.h. The weights of an encoder on the device, piece by piece; and the
+ * matrices with clamped ends, which both encoders are made of.
+ *
+ * Flow: gpu/upload.c before; vision_gpu.c, audio_gpu.c after. */
+#include "model/encoder_gpu.h"
+
+#include "kernels.h"
+
+#include <float.h>
+#include <math.h>
+
+#define TILE_TOKENS 64u /* of lib/tile.wgsl */
+#define TILE_ROWS   64u
+
+/* ---- weights ---- */
+
+/* The tiles that are planned live in e's memory: without it there are none. */
+static void forget_tiles(weight **matrices) {
+    for (weight **w = matrices; *w; w++) {
+        (*w)->tiles = NULL;
+        (*w)->n_tile = 0;
+    }
+}
+
+bool encoder_gpu_create(gpu *g, weight **matrices, const float *vectors, uint32_t n_vectors,
+                        encoder_gpu **out, carat_error *err) {
+    arena *memory = arena_create(err);
+    if (!memory) return false;
+    encoder_gpu *e = arena_alloc(memory, 1, sizeof *e);
+    if (!e) {
+        arena_free(memory);
+        return fail_memory(err, sizeof *e, "an encoder");
+    }
+    *e = (encoder_gpu){.memory = memory,
+                       .gpu = g,
+                       .matrices = matrices,
+                       .host_vectors = vectors,
+                       .n_vectors = n_vectors};
+    forget_tiles(matrices);
+    if (!upload_create(memory, g, matrices, &e->upload, err)) {
+        encoder_gpu_free(e);
+        return false;
+    }
+    e->bytes = upload_bytes_total(e->upload);
+    *out = e;
+    return true;
+}
+
+static bool load_vectors(encoder_gpu *e, carat_error *err) {
+    const size_t bytes = max_u32(e->n_vectors, 4) * sizeof *e->host_vectors;
+    e->vectors = gpu_buffer_create(e->gpu, bytes, GPU_STORAGE, "vectors of an encoder", err);
+    if (!e->vectors.id) return false;
+    gpu_write(e->gpu, e->vectors, 0, e->host_vectors, e->n_vectors * sizeof *e->host_vectors);
+    return true;
+}
+
+bool encoder_gpu_load(encoder_gpu *e, bool *busy, bool *done, carat_error *err) {
+    *busy = false;
+    *done = !e->upload;
+    if (*done) return true;
+    if (!e->vectors.id && !load_vectors(e, err)) return false;
+    if (!upload_advance(e->upload, busy, done, err)) return false;
+    if (!*done) return true;
+    upload_free(e->upload);
+    e->upload = NULL;
+    return true;
+}
+
+void encoder_gpu_progress(const encoder_gpu *e, uint64_t *done, uint64_t *total) {
+    *done = e->upload ? upload_bytes_done(e->upload) : e->bytes;
+    *total = e->bytes;
+}
+
+void encoder_gpu_free(encoder_gpu *e) {
+    if (!e) return;
+    upload_free(e->upload);
+    upload_free_weights(e->gpu, e->matrices);
+    forget_tiles(e->matrices);
+    gpu_buffer_free(e->gpu, e->vectors);
+    arena_free(e->memory);
+}
+
+/* ---- operations ---- */
+
+float encoder_gpu_limit(float limit) { return fmaxf(-FLT_MAX, fminf(limit, FLT_MAX)); }
+
+void op_clipped(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok) {
+    const weight *w = &c->w;
+    for (uint32_t i = 0; i < w->n_tile; i++) {
+        const weight_tile *tile = &w->tiles[i];
+        const matmul_clipped_args args = {
+            .n_tok = n_tok,
+            .n_row = tile->n_row,
+            .n_col = w->n_col,
+            .out0 = tile->row0,
+            .out_stride = w->n_row,
+            .scale = w->scale,
+            .in_min = encoder_gpu_limit(c->in_min),
+            .in_max = encoder_gpu_limit(c->in_max),
+            .out_min = encoder_gpu_limit(c->out_min),
+            .out_max = encoder_gpu_limit(c->out_max),
+        };
+        kernel_run(s, &(kernel_call){
+                          .kernel = &kernel_matmul_clipped,
+                          .formats = {w->type},
+                          .args = &args,
+                          .views = {x, {.buffer = tile->buffer}, out},
+                          .x = div_up(args.n_row, TILE_ROWS),
+                          .y = div_up(n_tok, TILE_TOKENS),
+                      });
+    }
+}
