@@ -1,7 +1,7 @@
 // include: tile tile_in
 // formats: A
 // matmul_clipped: out[t, out0 + r] = clamp(scale * sum_k clamp(x[t, k]) * W[r, k]), with limits of
-//   the input and of the output; t < n_tok, r < n_row.
+//   the input and of the output, then y * sigmoid(y) of that if silu is 1; t < n_tok, r < n_row.
 //   x [n_tok, n_col], wA rows of n_col values, out [n_tok, out_stride]. n_col is a multiple of 16.
 // Grid: x = ceil(n_row / 64), y = ceil(n_tok / 64); see lib/tile and matmul. f32.
 // CPU twin: ref_clipped().
@@ -9,7 +9,7 @@
 struct Args {
     n_tok: u32, n_row: u32, n_col: u32, out0: u32,
     out_stride: u32, scale: f32, in_min: f32, in_max: f32,
-    out_min: f32, out_max: f32
+    out_min: f32, out_max: f32, silu: u32
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
@@ -31,8 +31,9 @@ fn load_w(row: u32, k: u32) -> mat4x4<f32> {
 
 fn store(tok: u32, row: u32, value: f32) {
     if (tok < args.n_tok && row < args.n_row) {
-        out[tok * args.out_stride + args.out0 + row] =
-            clamp(value * args.scale, args.out_min, args.out_max);
+        var y = clamp(value * args.scale, args.out_min, args.out_max);
+        if (args.silu == 1) { y /= 1.0 + exp(-max(y, -80.0)); } // less than that is 0
+        out[tok * args.out_stride + args.out0 + row] = y;
     }
 }
 

@@ -84,7 +84,8 @@ void encoder_gpu_free(encoder_gpu *e) {
 
 float encoder_gpu_limit(float limit) { return fmaxf(-FLT_MAX, fminf(limit, FLT_MAX)); }
 
-void op_clipped(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok) {
+static void run_clipped(kernel_steps *s, const clipped *c, bool silu, gpu_view x, gpu_view out,
+                        uint32_t n_tok) {
     const weight *w = &c->w;
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
@@ -99,6 +100,7 @@ void op_clipped(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uin
             .in_max = encoder_gpu_limit(c->in_max),
             .out_min = encoder_gpu_limit(c->out_min),
             .out_max = encoder_gpu_limit(c->out_max),
+            .silu = silu,
         };
         kernel_run(s, &(kernel_call){
                           .kernel = &kernel_matmul_clipped,
@@ -108,5 +110,52 @@ void op_clipped(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uin
                           .x = div_up(args.n_row, TILE_ROWS),
                           .y = div_up(n_tok, TILE_TOKENS),
                       });
+    }
+}
+
+void op_clipped(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok) {
+    run_clipped(s, c, false, x, out, n_tok);
+}
+
+void op_clipped_silu(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok) {
+    run_clipped(s, c, true, x, out, n_tok);
+}
+
+void op_geglu_clipped(kernel_steps *s, const clipped *gate, const clipped *up, gpu_view x,
+                      gpu_view out, uint32_t n_tok) {
+    /* The tiles of the two may be cut differently: go from cut to cut. */
+    uint32_t a = 0, b = 0;
+    for (uint32_t row = 0; row < gate->w.n_row;) {
+        const weight_tile *ta = &gate->w.tiles[a], *tb = &up->w.tiles[b];
+        const uint32_t end_a = ta->row0 + ta->n_row, end_b = tb->row0 + tb->n_row;
+        const uint32_t end = min_u32(end_a, end_b);
+        const geglu_clipped_args args = {
+            .n_tok = n_tok,
+            .n_row = end - row,
+            .n_col = gate->w.n_col,
+            .a_row0 = row - ta->row0,
+            .b_row0 = row - tb->row0,
+            .out0 = row,
+            .out_stride = gate->w.n_row,
+            .scale_a = gate->w.scale,
+            .scale_b = up->w.scale,
+            .in_min = encoder_gpu_limit(gate->in_min),
+            .in_max = encoder_gpu_limit(gate->in_max),
+            .gate_min = encoder_gpu_limit(gate->out_min),
+            .gate_max = encoder_gpu_limit(gate->out_max),
+            .up_min = encoder_gpu_limit(up->out_min),
+            .up_max = encoder_gpu_limit(up->out_max),
+        };
+        kernel_run(s, &(kernel_call){
+                          .kernel = &kernel_geglu_clipped,
+                          .formats = {gate->w.type, up->w.type},
+                          .args = &args,
+                          .views = {x, {.buffer = ta->buffer}, {.buffer = tb->buffer}, out},
+                          .x = div_up(args.n_row, TILE_ROWS / 2),
+                          .y = div_up(n_tok, TILE_TOKENS),
+                      });
+        row = end;
+        a += end == end_a;
+        b += end == end_b;
     }
 }

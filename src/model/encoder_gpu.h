@@ -87,6 +87,11 @@ gpu_buffer audio_gpu_tower(const audio_gpu *t);
 
 /* out [n_tok, n_row] = clamp(clamp(x [n_tok, n_col]) * W^T). */
 void op_clipped(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok);
+/* The same, then y * sigmoid(y) of it. */
+void op_clipped_silu(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok);
+/* out [n_tok, n_ff] = gelu(gate x) * (up x), clamped both; they must clamp their input alike. */
+void op_geglu_clipped(kernel_steps *s, const clipped *gate, const clipped *up, gpu_view x,
+                      gpu_view out, uint32_t n_tok);
 /* A limit as kernels take it: WGSL has no infinities. */
 float encoder_gpu_limit(float limit);
 
