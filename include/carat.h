@@ -80,6 +80,8 @@ typedef struct carat_job carat_job;
 
 typedef struct carat_engine_desc {
     const char *path;      /* a GGUF file, or the first file of a split set */
+    const char *projector; /* a GGUF file with the vision and audio encoders (llama.cpp's mmproj);
+                              NULL: they are in `path`, if anywhere */
     const char *system;    /* default system prompt (Ollama's system layer); NULL: none */
     const char *params;    /* default options as JSON (Ollama's params layer); NULL: none */
     const char *messages;  /* messages before every conversation, JSON array; NULL: none */
@@ -104,11 +106,15 @@ typedef struct carat_model_info {
     uint64_t kv_bytes_fixed; /* of a session: sliding-window layers */
     uint64_t kv_bytes_token; /* of a session, for each token of context: global layers */
     uint64_t scratch_bytes;  /* of a session */
+    uint64_t encoder_bytes;  /* on the device once a picture or a sound was given */
+    bool has_vision, has_audio;
     uint32_t n_layer, n_embd, n_vocab, n_ctx_train, n_expert, n_expert_used;
     uint32_t sliding_window;
 } carat_model_info;
 
 void carat_engine_info(const carat_engine *eng, carat_model_info *info);
+/* Gives back what the encoders hold on the device; the next picture or sound loads them again. */
+void carat_engine_release_encoders(carat_engine *eng);
 /* Everything known about the model as one JSON object: configuration, layers, tensors, memory.
  * The caller frees it with carat_string_free(). */
 char *carat_engine_describe(const carat_engine *eng, carat_error *err);
@@ -162,14 +168,32 @@ typedef struct carat_sampling {
 #define CARAT_SAMPLING_DEFAULT                                                                     \
     ((carat_sampling){-1, -1, -1, -1, -1, __builtin_nanf(""), __builtin_nanf(""), -1, 0})
 
+/* A picture or a sound of a conversation, decoded. The call that takes it copies what it needs. */
+typedef enum carat_media_kind { CARAT_MEDIA_IMAGE, CARAT_MEDIA_AUDIO } carat_media_kind;
+typedef struct carat_media {
+    carat_media_kind kind;
+    const uint8_t *rgb; /* image: [height, width, 3], sRGB */
+    uint32_t width, height;
+    double time;          /* image that is a frame of a video: its second */
+    const float *samples; /* audio: [n_sample, n_channel] in [-1, 1], `rate` a second */
+    uint64_t n_sample;
+    uint32_t n_channel, rate;
+} carat_media;
+
 struct carat_chat_desc {
     const char *messages; /* JSON array as OpenAI and Ollama shape it: role, content, tool_calls,
                              tool_call_id, name, reasoning. The whole conversation, every time. */
-    const char *tools;    /* JSON array of function tools; NULL: none */
-    bool thinking;        /* let the model think first */
-    bool keep_oldest_out; /* when it does not fit: drop the oldest turns (never the system turn or
+    const carat_media *media; /* [n_media] what its parts stand for, in order: {"type":"image"} (or
+                                 image_url, or Ollama's "images") the next image, {"type":"audio"}
+                                 (or input_audio) the next audio, {"type":"video","frames":n} the
+                                 next n images */
+    size_t n_media;
+    uint32_t image_tokens; /* soft tokens of an image at most: 70, 140, 280, 560 or 1120; 0: 280 */
+    const char *tools;     /* JSON array of function tools; NULL: none */
+    bool thinking;         /* let the model think first */
+    bool keep_oldest_out;  /* when it does not fit: drop the oldest turns (never the system turn or
                              the last message) instead of failing */
-    uint32_t max_tokens;  /* 0: until the model ends or the context is full */
+    uint32_t max_tokens;   /* 0: until the model ends or the context is full */
     const char *const *stop; /* n_stop strings that end the answer */
     size_t n_stop;
     const carat_sampling *sampling; /* NULL: the defaults */
@@ -198,7 +222,8 @@ carat_job *carat_score(carat_session *ses, const int32_t *ids, size_t n, carat_e
 
 typedef enum carat_event_kind {
     CARAT_EVENT_PENDING,   /* nothing yet: the device is working; call again later */
-    CARAT_EVENT_PROGRESS,  /* done of total: bytes while loading, tokens while reading a prompt */
+    CARAT_EVENT_PROGRESS,  /* done of total: bytes while loading, tokens while reading a prompt;
+                              soft tokens while encoding pictures and sounds: text is "encode" */
     CARAT_EVENT_TEXT,      /* a piece of the answer */
     CARAT_EVENT_THINKING,  /* a piece of the model's thinking */
     CARAT_EVENT_TOOL_CALL, /* text: {"name":...,"arguments":{...}} */
@@ -240,6 +265,8 @@ typedef struct carat_stats {
     uint32_t n_dispatch;                 /* of the last decode step */
     uint64_t logits_hash;                /* over the logits of every step of this job */
     uint64_t bytes_read;                 /* weight bytes read by one decode step */
+    double encode_s;                     /* seconds of prompt_s for pictures and sounds */
+    uint32_t n_encoded;                  /* soft tokens that were made of them */
 } carat_stats;
 
 /* Does what can be done now without waiting. Returns false on an error, after which the job is

@@ -5,7 +5,7 @@
  * answering. It may stop when the value is complete, not before; and after calls.
  *
  * Flow: generate.c gives it what the sampler would choose from; token/grammar.c knows the text. */
-#include "model/engine.h"
+#include "model/conversation.h"
 
 typedef enum section { SECTION_TEXT, SECTION_THOUGHT, SECTION_CALL } section;
 

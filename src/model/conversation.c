@@ -1,9 +1,9 @@
 /* conversation: what a caller gives, with the model's own messages in front, as text and as ids
- * that fit the context.
+ * that fit the context; soft tokens of pictures and sounds among them.
  *
  * Knows nothing of what a session holds. Flow: engine.c before, token/chat.c below, generate.c
  * after. */
-#include "model/engine.h"
+#include "model/conversation.h"
 
 #include <string.h>
 
@@ -63,28 +63,14 @@ static bool parse(const carat_engine *eng, arena *a, const carat_chat_desc *desc
            put_in_front(eng, a, *messages, err);
 }
 
-/* Pictures and sound would be a mere placeholder to the text network. */
-static bool check_text_only(const json *messages, carat_error *err) {
-    for (size_t i = 0; i < messages->n; i++) {
-        const json *content = json_get(&messages->items[i], "content");
-        const json *images = json_get(&messages->items[i], "images");
-        bool text = !images || images->n == 0;
-        for (size_t j = 0; content && content->kind == JSON_ARRAY && j < content->n; j++)
-            text = text && json_is_string(json_get(&content->items[j], "type"), "text");
-        if (!text)
-            return fail(err, CARAT_E_UNSUPPORTED,
-                        "message %zu: it has a part that is not text, and only text is read",
-                        i + 1);
-    }
-    return true;
-}
-
 static bool render(const carat_engine *eng, const carat_chat_desc *desc, const json *messages,
-                   prompt *out, carat_error *err) {
+                   const media_plan *plan, prompt *out, carat_error *err) {
     chat_options options = {.thinking = desc->thinking,
                             .large = eng->large,
                             .add_generation_prompt = true,
-                            .repair = true};
+                            .repair = true,
+                            .videos = plan->videos,
+                            .n_video = plan->n_video};
     prompt_free(out);
     return chat_render(messages, out->tools, &options, &out->text, err);
 }
@@ -92,10 +78,12 @@ static bool render(const carat_engine *eng, const carat_chat_desc *desc, const j
 bool prompt_render(const carat_engine *eng, arena *a, const carat_chat_desc *desc, prompt *out,
                    carat_error *err) {
     json *messages = NULL, *tools = NULL;
+    media_plan plan = {0};
     *out = (prompt){0};
     if (!parse(eng, a, desc, &messages, &tools, err)) return false;
+    if (desc->n_media && !media_plan_create(a, eng, desc, messages, &plan, err)) return false;
     out->tools = tools;
-    return render(eng, desc, messages, out, err);
+    return render(eng, desc, messages, &plan, out, err);
 }
 
 uint32_t prompt_reserve(uint32_t n_ctx, uint32_t max_tokens) {
@@ -116,19 +104,33 @@ static uint32_t drop_turn(json *messages) {
     return (uint32_t)(to - from);
 }
 
+/* Does the work for what is in the prompt. */
+static bool prepare(arena *a, const media_plan *plan, prompt *out, carat_error *err) {
+    out->n_medium = plan->n_place;
+    for (uint32_t i = 0; i < plan->n_place; i++) {
+        const uint32_t clip = plan->places[i].clip;
+        out->n_cut += clip == 1;
+        out->n_piece += clip == 1 ? 2 : clip > 1;
+    }
+    return media_prepare(a, plan, &out->ids, &out->media, err);
+}
+
 bool prompt_build(const carat_engine *eng, arena *a, const carat_chat_desc *desc, uint32_t n_ctx,
                   prompt *out, carat_error *err) {
     json *messages = NULL, *tools = NULL;
+    media_plan plan;
     *out = (prompt){0};
-    if (!parse(eng, a, desc, &messages, &tools, err)) return false;
-    if (!check_text_only(messages, err)) return false;
+    if (!parse(eng, a, desc, &messages, &tools, err) ||
+        !media_plan_create(a, eng, desc, messages, &plan, err))
+        return false;
     out->tools = tools;
     uint32_t reserve = prompt_reserve(n_ctx, desc->max_tokens);
     for (;;) {
-        if (!render(eng, desc, messages, out, err)) return false;
+        if (!render(eng, desc, messages, &plan, out, err)) return false;
         chat_encode(eng->model->tokenizer, &out->text, &out->ids);
+        if (!media_expand(&plan, &out->text, &out->ids, err)) return false;
         if (out->ids.failed) return fail_memory(err, out->text.text.len, "the prompt's tokens");
-        if (out->ids.len + reserve <= n_ctx) return true;
+        if (out->ids.len + reserve <= n_ctx) return prepare(a, &plan, out, err);
         uint32_t n = desc->keep_oldest_out ? drop_turn(messages) : 0;
         if (n == 0) break;
         out->n_dropped += n;

@@ -95,6 +95,9 @@ void carat_engine_info(const carat_engine *eng, carat_model_info *info) {
     };
     if (gguf_get_string(m->gguf, "general.size_label", &label) && label.len)
         info->size_label = label.text;
+    info->has_vision = eng->encoders.vision != NULL;
+    info->has_audio = eng->encoders.audio != NULL;
+    info->encoder_bytes = encoders_bytes(&eng->encoders, !eng->device || eng->device->gpu);
     engine_memory(eng, info);
 }
 
@@ -170,9 +173,9 @@ static void put_memory(buf *b, const carat_model_info *info) {
     buf_printf(b,
                "\"memory\":{\"weights\":%" PRIu64 ",\"kv_fixed\":%" PRIu64 ",\"kv_token\":%" PRIu64
                ",\"scratch\":%" PRIu64 ",\"context\":%" PRIu64 ",\"kv\":%" PRIu64
-               ",\"total\":%" PRIu64 "}",
+               ",\"total\":%" PRIu64 ",\"encoders\":%" PRIu64 "}",
                info->weight_bytes, info->kv_bytes_fixed, info->kv_bytes_token, info->scratch_bytes,
-               n_ctx, kv, info->weight_bytes + kv + info->scratch_bytes);
+               n_ctx, kv, info->weight_bytes + kv + info->scratch_bytes, info->encoder_bytes);
 }
 
 char *carat_engine_describe(const carat_engine *eng, carat_error *err) {
@@ -200,6 +203,7 @@ char *carat_engine_describe(const carat_engine *eng, carat_error *err) {
     put_memory(&b, &info);
     put_config((buf_puts(&b, ","), &b), &eng->model->config);
     put_layers((buf_puts(&b, ","), &b), &eng->model->config);
+    encoders_describe(&eng->encoders, (buf_puts(&b, ","), &b));
     put_types((buf_puts(&b, ","), &b), g);
     put_tensors((buf_puts(&b, ","), &b), g);
     buf_puts(&b, "}");

@@ -61,6 +61,7 @@ static bool open_model(carat_engine *eng, const carat_engine_desc *desc, carat_e
     eng->matrices = model_matrices(eng->memory, eng->model, err);
     eng->fingerprint = model_fingerprint(eng->model);
     return eng->matrices && name_model(eng, desc->path, err) &&
+           encoders_open(eng->memory, eng->model, desc->projector, &eng->encoders, err) &&
            choose_template(eng, desc->template_, err) && parse_defaults(eng, desc, err);
 }
 
@@ -94,6 +95,7 @@ void carat_engine_close(carat_engine *eng) {
     carat_engine **at = eng->device ? &eng->device->engines : NULL;
     while (at && *at && *at != eng) at = &(*at)->next;
     if (at && *at) *at = eng->next;
+    encoders_close(&eng->encoders);
     if (eng->model) model_close(eng->model);
     arena_free(eng->memory);
 }
@@ -174,6 +176,13 @@ void engine_unload(carat_engine *eng) {
     arena_free(eng->host);
     eng->host = NULL;
     eng->loading = eng->resident = false;
+    encoders_release(&eng->encoders);
+}
+
+void carat_engine_release_encoders(carat_engine *eng) {
+    for (carat_session *ses = eng->sessions; ses; ses = ses->next)
+        if (ses->encode) encode_stop(ses->encode);
+    encoders_release(&eng->encoders);
 }
 
 /* ---- text and ids ---- */

@@ -1,6 +1,6 @@
 /* engine: what stands behind the opaque types of carat.h. device.c owns a device, engine.c a model
- * on it, session.c the tokens and KV of one conversation, conversation.c turns messages into ids,
- * and job.c advances what takes long: load (job.c), generate.c, score.c, save.c.
+ * on it, session.c the tokens and KV of one conversation, and job.c advances what takes long: load
+ * (job.c), generate.c, score.c, save.c.
  *
  * Flow: model/text_cpu.c and model/text_gpu.c before; carat.h after. Private to src/model and its
  * tests. */
@@ -9,6 +9,7 @@
 
 #include "gpu/kernel.h"
 #include "gpu/upload.h"
+#include "model/media.h"
 #include "model/model.h"
 #include "model/text_gpu.h"
 
@@ -54,6 +55,7 @@ struct carat_engine {
     bool loading, resident, was_resident;
     double load_start, load_s;
     uint64_t fingerprint;
+    encoders encoders;
     const char *name;
     bool large; /* template */
     const char *system;
@@ -65,32 +67,12 @@ bool engine_load_begin(carat_engine *eng, carat_error *err);
  * failure everything is given back. */
 bool engine_load_advance(carat_engine *eng, bool *busy, carat_error *err);
 void engine_load_progress(const carat_engine *eng, uint64_t *done, uint64_t *total);
-/* Drops the weights and what the sessions hold on the device; their tokens are recomputed. */
+/* Drops the weights, those of the encoders too, and what the sessions hold on the device; their tokens are recomputed. */
 void engine_unload(carat_engine *eng);
 /* Weight bytes that one decode step reads, in the file's formats. */
 uint64_t engine_step_bytes(const carat_engine *eng);
 /* Bytes on the device for weights, and for KV: fixed and for each token. */
 void engine_memory(const carat_engine *eng, carat_model_info *info);
-
-/* ---- conversation.c ---- */
-
-/* A conversation ready to run. Free with prompt_free(), also after a failure. */
-typedef struct prompt {
-    chat_prompt text;
-    id_list ids;
-    const json *tools;  /* in the arena given, or NULL */
-    uint32_t n_dropped; /* messages left out to make it fit */
-} prompt;
-
-/* Parses, puts the engine's own messages in front, renders; text only. */
-bool prompt_render(const carat_engine *eng, arena *a, const carat_chat_desc *desc, prompt *out,
-                   carat_error *err);
-/* The same with ids, at most n_ctx - n_answer of them; see keep_oldest_out of carat_chat_desc. */
-bool prompt_build(const carat_engine *eng, arena *a, const carat_chat_desc *desc, uint32_t n_ctx,
-                  prompt *out, carat_error *err);
-/* Tokens that are kept free for the answer. */
-uint32_t prompt_reserve(uint32_t n_ctx, uint32_t max_tokens);
-void prompt_free(prompt *p);
 
 /* ---- session.c ---- */
 
@@ -112,8 +94,9 @@ struct carat_session {
     uint32_t n_ctx;
     text_cpu *cpu;   /* one of the two, or neither: */
     text_gpu *gpu;   /* nothing is computed yet (again) */
-    int32_t *tokens; /* [n_ctx], exactly those whose K and V are held */
+    int32_t *tokens; /* [n_ctx], exactly those whose K and V are held; soft tokens are negative */
     uint32_t n_token;
+    encode *encode;                           /* the last job's pictures and sounds; NULL: none */
     kv_snapshot snapshots[SESSION_SNAPSHOTS]; /* newest last */
     uint32_t n_snapshot;
     gpu_ticket ticket; /* a read under way; at most one */
@@ -132,14 +115,19 @@ void session_clear(carat_session *ses);
 /* Finishes with a read that a former job left. False: the device is still at it. */
 bool session_idle(carat_session *ses);
 /* Goes back to the longest usable prefix of id [n], shorter than n: the last must be run again to
- * have its logits. */
+ * have its logits. A picture or a sound is held whole, or not at all. */
 void session_seek(carat_session *ses, const int32_t *id, uint32_t n);
-/* Tokens of one run, at most. */
+/* Tokens of one run of text, at most. */
 uint32_t session_chunk(const carat_session *ses);
+/* How many of the next `left` tokens to run at once: that many, but no picture whose tokens see
+ * each other is cut in two. */
+uint32_t session_next(const carat_session *ses, const soft_list *soft, uint32_t left);
 /* Whether the GPU has enough to do for now. */
 bool session_busy(const carat_session *ses);
-/* Runs id [n] after the tokens held, which fit. With `head` a session_poll() must follow. */
-bool session_run(carat_session *ses, const int32_t *id, uint32_t n, bool head, carat_error *err);
+/* Runs id [n] after the tokens held, which fit; negative ones must be in a span of `soft`, which may
+ * be NULL. With `head` a session_poll() must follow. */
+bool session_run(carat_session *ses, const int32_t *id, uint32_t n, const soft_list *soft,
+                 bool head, carat_error *err);
 /* Notes that id [n] were run after the tokens held. */
 void session_hold(carat_session *ses, const int32_t *id, uint32_t n);
 /* Starts reading what the run's head computed; all: every logit. */
@@ -147,21 +135,6 @@ bool session_read(carat_session *ses, bool all, carat_error *err);
 gpu_poll_result session_poll(carat_session *ses, step_result *out, carat_error *err);
 /* Remembers this place, so that a conversation can go back to it. */
 void session_snapshot(carat_session *ses);
-
-/* ---- constrain.c ---- */
-
-/* What desc->json_schema makes of an answer. */
-typedef struct constraint constraint;
-
-/* p NULL: there is no template, so neither thinking nor tools. Free with constraint_free(), also
- * after a failure. */
-bool constraint_create(arena *a, const tokenizer *t, const carat_chat_desc *desc, const prompt *p,
-                       constraint **out, carat_error *err);
-void constraint_free(constraint *c); /* NULL is fine */
-/* Moves the tokens that may come next to the front of list [n], and returns how many there are: the
- * best `want` of them, or (0) all. */
-uint32_t constraint_filter(constraint *c, candidate *list, uint32_t n, uint32_t want);
-bool constraint_accept(constraint *c, int32_t id, carat_error *err);
 
 /* ---- job.c ---- */
 

@@ -1,12 +1,12 @@
-/* generate: the job that answers. Prompt -> chunks -> logits -> token -> reply -> events, until an
- * end token, a stop string, a limit or a cancel.
+/* generate: the job that answers. Pictures and sounds -> soft tokens; prompt -> chunks -> logits ->
+ * token -> reply -> events, until an end token, a stop string, a limit or a cancel.
  *
  * On a GPU the next step is submitted before the events of a token are told, so that the device
  * works while the caller prints. All that the answer depends on (seq, sampler, reply) is the
  * job's own, so when the device is lost the session is computed again and the answer goes on.
  *
  * Flow: conversation.c, session.c, token/sampler.c and token/reply.c before; the caller after. */
-#include "model/engine.h"
+#include "model/conversation.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,8 +16,9 @@ enum { MAX_TOP = 20, NEEDS_ALL = 192 }; /* of 256 candidates, some may be suppre
 
 typedef struct generate {
     carat_job job;
-    enum { PREPARE, PROMPT, ANSWER, END } state;
-    int32_t *seq; /* [n_ctx + 1] the prompt, then what was generated */
+    enum { PREPARE, ENCODE, PROMPT, ANSWER, END } state;
+    int32_t *seq; /* [n_ctx + 1] the prompt, then what was generated; soft tokens are negative */
+    encode encode;
     uint32_t n_seq, n_prompt, max_tokens;
     sampler sampler;
     reply *reply;
@@ -130,7 +131,7 @@ static bool run_token(generate *g, carat_error *err) {
     carat_session *ses = g->job.session;
     gpu *dev = g->job.engine->device->gpu;
     uint64_t before = dev ? dev->stats.n_dispatch : 0;
-    if (!session_run(ses, &g->seq[ses->n_token], 1, true, err)) return false;
+    if (!session_run(ses, &g->seq[ses->n_token], 1, NULL, true, err)) return false;
     if (dev) g->job.stats.n_dispatch = (uint32_t)(dev->stats.n_dispatch - before);
     return session_read(ses, needs_all(g), err);
 }
@@ -222,19 +223,35 @@ static bool tell(generate *g, carat_event *ev) {
 static bool read_prompt(generate *g, carat_event *ev, carat_error *err) {
     carat_session *ses = g->job.session;
     if (session_busy(ses)) return true; /* *ev is PENDING */
-    uint32_t left = g->n_seq - ses->n_token, n = min_u32(left, session_chunk(ses));
-    if (!session_run(ses, &g->seq[ses->n_token], n, n == left, err)) return false;
+    const soft_list *soft = &g->encode.soft;
+    uint32_t left = g->n_seq - ses->n_token, n = session_next(ses, soft, left);
+    if (!session_run(ses, &g->seq[ses->n_token], n, soft, n == left, err)) return false;
     *ev = (carat_event){.kind = CARAT_EVENT_PROGRESS, .token = -1};
     ev->done = ses->n_token;
     ev->total = g->n_seq;
     if (n < left) return true;
     g->state = ANSWER;
+    encode_close(&g->encode);
     if (!session_read(ses, needs_all(g), err)) return false;
     session_snapshot(ses);
     return true;
 }
 
+/* One step of what the session does not hold yet. *told: *ev is what to report. */
+static bool encode_media(generate *g, bool *told, carat_event *ev, carat_error *err) {
+    bool finished = false;
+    const double start = seconds_now();
+    if (!encode_advance(&g->encode, &finished, ev, err)) return false;
+    g->job.stats.encode_s += seconds_now() - start;
+    *told = !finished;
+    if (!finished) return true;
+    g->job.stats.n_encoded += (uint32_t)g->encode.total;
+    g->state = PROMPT;
+    return true;
+}
+
 static void tell_end(generate *g, carat_event *ev) {
+    encode_close(&g->encode);
     if (g->answer_start > 0) g->job.stats.generate_s = seconds_now() - g->answer_start;
     *ev = (carat_event){.kind = CARAT_EVENT_DONE, .token = -1, .finish = g->job.finish};
 }
@@ -254,7 +271,12 @@ static bool step(generate *g, carat_event *ev, carat_error *err) {
             if (!wait) return true;
             session_seek(ses, g->seq, g->n_seq);
             if (g->job.n_lost == 0) g->job.stats.n_reused = ses->n_token;
-            g->state = PROMPT;
+            encode_begin(&g->encode);
+            g->state = ENCODE;
+            break;
+        case ENCODE:
+            if (!encode_media(g, &wait, ev, err)) return false;
+            if (wait) return true;
             break;
         case PROMPT:
             return read_prompt(g, ev, err);
@@ -282,6 +304,7 @@ static bool generate_advance(carat_job *job, carat_event *ev, carat_error *err) 
 
 static void generate_free(carat_job *job) {
     generate *g = (generate *)job;
+    encode_free(&g->encode);
     reply_free(g->reply);
     constraint_free(g->constraint);
     sampler_free(&g->sampler);
@@ -340,7 +363,11 @@ static bool begin(generate *g, const int32_t *id, size_t n, const carat_chat_des
     if (!g->seq || !g->pool || !stop) return fail_memory(err, 0, "an answer");
     memcpy(g->seq, id, n * sizeof *id);
     if (!set_options(g, desc, err)) return false;
-    for (size_t i = 0; i < n; i++) sampler_accept(&g->sampler, id[i]);
+    for (size_t i = 0; i < n; i++)
+        if (id[i] >= 0) sampler_accept(&g->sampler, id[i]);
+    if (!encode_create(&g->encode, ses, g->job.memory, p ? p->media : NULL, p ? p->n_medium : 0,
+                       err))
+        return false;
     if (desc->json_schema &&
         !constraint_create(g->job.memory, m->tokenizer, desc, p, &g->constraint, err))
         return false;
@@ -354,17 +381,27 @@ static carat_job *generate_create(carat_session *ses, carat_error *err) {
     return job_create(&class, ses->engine, ses, err);
 }
 
+/* What the user should know about the prompt. */
+static void note_changes(carat_job *job, const prompt *p) {
+    size_t n = 0;
+    job->has_notice = p->n_dropped || p->n_cut;
+    if (p->n_dropped)
+        n = (size_t)snprintf(job->notice, sizeof job->notice,
+                             "the context is full: the oldest %u messages were left out%s",
+                             p->n_dropped, p->n_cut ? "; " : "");
+    if (p->n_cut)
+        snprintf(job->notice + n, sizeof job->notice - n,
+                 "sounds of more than 30 s are heard in pieces of 30 s: %u %s cut into %u",
+                 p->n_cut, p->n_cut == 1 ? "was" : "were", p->n_piece);
+}
+
 carat_job *carat_chat(carat_session *ses, const carat_chat_desc *desc, carat_error *err) {
     carat_job *job = generate_create(ses, err);
     if (!job) return NULL;
     prompt p = {0};
     bool ok = prompt_build(ses->engine, job->memory, desc, ses->n_ctx, &p, err) &&
               begin((generate *)job, p.ids.data, p.ids.len, desc, &p, err);
-    if (p.n_dropped) {
-        job->has_notice = true;
-        snprintf(job->notice, sizeof job->notice,
-                 "the context is full: the oldest %u messages were left out", p.n_dropped);
-    }
+    note_changes(job, &p);
     prompt_free(&p);
     if (ok) return job;
     carat_job_free(job);

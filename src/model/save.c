@@ -263,7 +263,7 @@ static bool rerun(save *s, carat_event *ev, carat_error *err) {
     carat_session *ses = s->job.session;
     if (session_busy(ses)) return true;
     uint32_t n = min_u32(s->head.n_token - ses->n_token, session_chunk(ses));
-    if (!session_run(ses, s->id + ses->n_token, n, false, err)) return false;
+    if (!session_run(ses, s->id + ses->n_token, n, NULL, false, err)) return false;
     *ev = (carat_event){.kind = CARAT_EVENT_PROGRESS, .token = -1, .done = ses->n_token};
     ev->total = s->head.n_token;
     if (ses->n_token == s->head.n_token) s->state = END;

@@ -39,6 +39,7 @@ static void drop_snapshots(carat_session *ses, uint32_t from) {
 }
 
 void session_close(carat_session *ses) {
+    if (ses->encode) encode_close(ses->encode);
     if (ses->gpu) {
         /* A read that nobody wants any more; where gpu_wait() cannot wait, the device keeps it. */
         for (int i = 0; i < AHEAD + 2 && !session_idle(ses); i++) gpu_wait(device_gpu(ses));
@@ -121,6 +122,7 @@ void carat_session_free(carat_session *ses) {
         while (*at != ses) at = &(*at)->next;
         *at = ses->next;
     }
+    if (ses->encode) encode_free(ses->encode);
     arena_free(ses->memory);
 }
 
@@ -161,6 +163,7 @@ static void seek_gpu(carat_session *ses, uint32_t pos) {
 void session_seek(carat_session *ses, const int32_t *id, uint32_t n) {
     uint32_t same = 0;
     while (same < ses->n_token && same + 1 < n && ses->tokens[same] == id[same]) same++;
+    while (same && same < n && id[same - 1] < 0 && id[same] < 0) same--; /* inside of a picture */
     if (ses->gpu)
         seek_gpu(ses, same);
     else
@@ -194,6 +197,17 @@ uint32_t session_chunk(const carat_session *ses) {
     return ses->gpu ? ses->gpu->n_chunk : 64; /* small: a cancel is seen between chunks */
 }
 
+uint32_t session_next(const carat_session *ses, const soft_list *soft, uint32_t left) {
+    const uint32_t from = ses->n_token, n = min_u32(left, session_chunk(ses)), end = from + n;
+    if (!ses->engine->model->config.vision_bidirectional) return n;
+    for (uint32_t i = 0; i < soft->n; i++) {
+        const soft_span *s = &soft->spans[i];
+        if (!s->picture || end <= s->pos || end - s->pos >= s->n) continue;
+        return s->pos > from ? s->pos - from : s->pos + s->n - from;
+    }
+    return n;
+}
+
 bool session_busy(const carat_session *ses) {
     return ses->gpu && gpu_pending(device_gpu(ses)) >= AHEAD;
 }
@@ -203,11 +217,13 @@ void session_hold(carat_session *ses, const int32_t *id, uint32_t n) {
     ses->n_token += n;
 }
 
-bool session_run(carat_session *ses, const int32_t *id, uint32_t n, bool head, carat_error *err) {
+bool session_run(carat_session *ses, const int32_t *id, uint32_t n, const soft_list *soft,
+                 bool head, carat_error *err) {
     assert(n && n <= ses->n_ctx - ses->n_token);
-    bool ok = ses->gpu ? text_gpu_run(ses->gpu, id, n, ses->n_token, head, err)
-                       : text_cpu_forward(ses->cpu, id, n, ses->n_token, head ? 1 : 0, ses->read,
-                                          NULL, err);
+    text_input in = {.tokens = id, .n_tok = n, .pos = ses->n_token};
+    if (soft) in.spans = soft->spans, in.n_span = soft->n;
+    bool ok = ses->gpu ? text_gpu_run_soft(ses->gpu, &in, head, err)
+                       : text_cpu_forward_soft(ses->cpu, &in, head ? 1 : 0, ses->read, NULL, err);
     if (ok)
         session_hold(ses, id, n);
     else

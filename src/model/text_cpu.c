@@ -163,12 +163,15 @@ static void add_normed(const run *r, const vector *w) {
     add(r->t->x, r->t->part, (size_t)r->n_tok * w->n);
 }
 
+static const soft_span *span_at(const soft_span *spans, uint32_t n_span, uint32_t pos) {
+    for (uint32_t s = 0; s < n_span; s++)
+        if (pos >= spans[s].pos && pos - spans[s].pos < spans[s].n) return &spans[s];
+    return NULL;
+}
+
 /* The span that the run's token i is in; NULL: it is a token. */
 static const soft_span *span_of(const run *r, uint32_t i) {
-    const uint32_t pos = r->pos + i;
-    for (uint32_t s = 0; s < r->n_span; s++)
-        if (pos >= r->spans[s].pos && pos - r->spans[s].pos < r->spans[s].n) return &r->spans[s];
-    return NULL;
+    return span_at(r->spans, r->n_span, r->pos + i);
 }
 
 /* (1) x = sqrt(n_embd) E[token]; a soft token is x as it comes */
@@ -446,7 +449,8 @@ static bool check_input(const text_cpu *t, const text_input *in, carat_error *er
         return fail(err, CARAT_E_CONTEXT, "text: %u tokens at %u do not fit a context of %u",
                     in->n_tok, in->pos, t->n_ctx);
     for (uint32_t i = 0; i < in->n_tok; i++)
-        if (in->tokens[i] < 0 || (uint32_t)in->tokens[i] >= n_vocab)
+        if ((in->tokens[i] < 0 || (uint32_t)in->tokens[i] >= n_vocab) &&
+            !span_at(in->spans, in->n_span, in->pos + i))
             return fail(err, CARAT_E_ARGUMENT, "text: there is no token %d", in->tokens[i]);
     return true;
 }

@@ -337,6 +337,10 @@ bool text_gpu_run(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos,
            run_prefill(t, n_tok, pos, head, err);
 }
 
+bool text_gpu_run_soft(text_gpu *t, const text_input *in, bool head, carat_error *err) {
+    return text_gpu_run(t, in->tokens, in->n_tok, in->pos, head, err);
+}
+
 bool text_gpu_score(text_gpu *t, const int32_t *ids, const int32_t *targets, uint32_t n_tok,
                     uint32_t pos, carat_error *err) {
     uint32_t n_layer = t->model->config.n_layer;

@@ -12,6 +12,7 @@
  * Flow: a program's JSON comes in; prompt.c turns the pieces into ids. */
 #include "token/prompt.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* How a message ended, which decides how the next turn begins. */
@@ -93,14 +94,43 @@ static void put_without_thoughts(prompt_writer *w, const char *s, size_t n) {
 
 /* ---- content ------------------------------------------------------------------------------ */
 
-/* The placeholder of a media part, NULL: not one. */
-static const char *placeholder(const json *part) {
+const char *chat_placeholder(const json *part) {
     static const char *const known[][2] = {{"image", "<|image|>"},       {"image_url", "<|image|>"},
                                            {"input_image", "<|image|>"}, {"audio", "<|audio|>"},
                                            {"input_audio", "<|audio|>"}, {"video", "<|video|>"}};
     for (size_t i = 0; i < COUNT(known); i++)
         if (json_is_string(json_get(part, "type"), known[i][0])) return known[i][1];
     return NULL;
+}
+
+static void put_medium(prompt_writer *w, const json *part, const char *mark) {
+    put_mark(w, mark);
+    buf_put(&w->p->media, &part, sizeof part);
+    if (w->p->media.failed) w->p->text.failed = true;
+}
+
+/* MM:SS and a picture for each frame. */
+static void put_video(prompt_writer *w, const chat_video *v) {
+    for (size_t i = 0; i < v->n; i++) {
+        const uint32_t second = v->times[i] > 0 && v->times[i] < 1e6 ? (uint32_t)v->times[i] : 0;
+        char stamp[24];
+        snprintf(stamp, sizeof stamp, "%s%02u:%02u ", i ? " " : "", second / 60, second % 60);
+        put_mark(w, stamp);
+        put_medium(w, v->part, "<|image|>");
+    }
+}
+
+/* False: the part is text. */
+static bool put_media_part(conversation *c, const json *part) {
+    const char *mark = chat_placeholder(part);
+    if (!mark) return false;
+    for (size_t i = 0; i < c->o->n_video; i++) {
+        if (c->o->videos[i].part != part) continue;
+        put_video(&c->w, &c->o->videos[i]);
+        return true;
+    }
+    put_medium(&c->w, part, mark);
+    return true;
 }
 
 static const json *part_text(const json *part) {
@@ -117,7 +147,7 @@ static bool check_content(conversation *c, size_t i) {
         return free_form || wrong(c, i, "content is no string, null or list of parts");
     for (size_t k = 0; k < content->n; k++) {
         const json *part = &content->items[k];
-        if (placeholder(part)) continue;
+        if (chat_placeholder(part)) continue;
         if (!json_is_string(json_get(part, "type"), "text"))
             return fail(c->err, CARAT_E_FORMAT,
                         "messages[%zu]: content[%zu] has the unknown type \"%.40s\"", i, k,
@@ -140,15 +170,11 @@ static void put_content(conversation *c, const json *message) {
     const json *content = json_get(message, "content");
     const json *images = json_get(message, "images"); /* Ollama's way: beside the text */
     for (size_t i = 0; images && images->kind == JSON_ARRAY && i < images->n; i++)
-        put_mark(&c->w, "<|image|>");
+        put_medium(&c->w, &images->items[i], "<|image|>");
     if (content && content->kind == JSON_STRING) put_text(c, message, content);
     for (size_t i = 0; content && content->kind == JSON_ARRAY && i < content->n; i++) {
         const json *part = &content->items[i];
-        const char *media = placeholder(part);
-        if (media)
-            put_mark(&c->w, media);
-        else
-            put_text(c, message, part_text(part));
+        if (!put_media_part(c, part)) put_text(c, message, part_text(part));
     }
 }
 
@@ -209,7 +235,8 @@ static const json *result_name(conversation *c, const json *tool, const json *ca
 }
 
 /* response:NAME{value:...}, or the members of an object themselves. */
-static void put_result(prompt_writer *w, const json *name, const json *value) {
+static void put_result(conversation *c, const json *name, const json *value) {
+    prompt_writer *w = &c->w;
     put_mark(w, "<|tool_response>response:");
     if (name)
         put_plain_string(w, name);
@@ -227,10 +254,8 @@ static void put_result(prompt_writer *w, const json *name, const json *value) {
         put_value(w, value, false);
     }
     put_mark(w, "}<tool_response|>");
-    for (size_t i = 0; value && value->kind == JSON_ARRAY && i < value->n; i++) {
-        const char *media = placeholder(&value->items[i]);
-        if (media) put_mark(w, media);
-    }
+    for (size_t i = 0; value && value->kind == JSON_ARRAY && i < value->n; i++)
+        put_media_part(c, &value->items[i]);
 }
 
 /* Results that a message carries itself, else those of the tool messages after it. Returns how
@@ -240,7 +265,7 @@ static size_t put_results(conversation *c, size_t i, const json *calls) {
     if (own && own->kind == JSON_ARRAY && own->n) {
         for (size_t k = 0; k < own->n; k++) {
             const json *name = json_get(&own->items[k], "name");
-            put_result(&c->w, name && name->kind == JSON_STRING ? name : NULL,
+            put_result(c, name && name->kind == JSON_STRING ? name : NULL,
                        json_get(&own->items[k], "response"));
         }
         return own->n;
@@ -249,7 +274,7 @@ static size_t put_results(conversation *c, size_t i, const json *calls) {
     for (size_t k = i + 1; calls && k < c->messages->n; k++, n++) {
         const json *tool = &c->messages->items[k];
         if (!has_role(tool, "tool")) break;
-        put_result(&c->w, result_name(c, tool, calls, n), json_get(tool, "content"));
+        put_result(c, result_name(c, tool, calls, n), json_get(tool, "content"));
     }
     return n;
 }

@@ -39,6 +39,7 @@ void chat_prompt_free(chat_prompt *p) {
     buf pieces = {(char *)p->pieces, 0, p->cap, false};
     buf_free(&pieces);
     buf_free(&p->text);
+    buf_free(&p->media);
     *p = (chat_prompt){0};
 }
 

@@ -65,12 +65,21 @@ size_t utf8_complete(const char *text, size_t n);
 
 /* ---- chat.c ---- */
 
+/* A video is written as its frames, each after its time. */
+typedef struct chat_video {
+    const json *part;
+    const double *times; /* [n] seconds */
+    size_t n;
+} chat_video;
+
 typedef struct chat_options {
     bool thinking;
     bool preserve_thinking;
     bool large; /* the 12B / 26B / 31B template */
     bool add_generation_prompt;
     bool repair; /* mend the published template's defects (see chat.c); off: its exact bytes */
+    const chat_video *videos; /* [n_video]; one that is not among them is a placeholder */
+    size_t n_video;
 } chat_options;
 
 /* A prompt as pieces: trusted ones (the template's own markers) may hold control tokens, plain
@@ -84,8 +93,13 @@ typedef struct chat_prompt {
     buf text;
     chat_piece *pieces; /* [n] */
     size_t n, cap;
+    buf media;          /* const json *: the part of each placeholder of a picture or a sound */
     bool opens_thought; /* the prompt ends inside a thinking channel */
 } chat_prompt;
+
+/* What a part of a message's content stands for: its placeholder, "<|image|>", "<|audio|>" or
+ * "<|video|>"; NULL: it is no picture, sound or video. Pictures are also what "images" lists. */
+const char *chat_placeholder(const json *part);
 
 /* messages and tools are JSON arrays; tools may be NULL. Free with chat_prompt_free(), also after
  * a failure. CARAT_E_FORMAT names the message that is wrong. */
