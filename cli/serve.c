@@ -4,6 +4,8 @@
  * Flow: main.c before; serve_start() after. */
 #include "serve.h"
 
+#include <string.h>
+
 static const option server_options[] = {
     OPTION("host", 0, TEXT, host, "ADDRESS",
            "where to listen; default: 127.0.0.1, which only this computer reaches"),
@@ -43,7 +45,21 @@ static const option_group server_group = {"server", server_options};
 static const option_group answer_group = {"answers", answer_options};
 static const option_group general_group = {"general", general_options};
 
-static int run(settings *s, const char *const *args, size_t n) { return serve_start(s, args, n); }
+/* SCHEME://HOST[:PORT], as browsers send it, or "*". */
+static bool is_origin(const char *text) {
+    const char *host = strstr(text, "://");
+    return strcmp(text, "*") == 0 || strcmp(text, "null") == 0 ||
+           (host && host[3] && !strchr(host + 3, '/'));
+}
+
+static int run(settings *s, const char *const *args, size_t n) {
+    for (size_t i = 0; i < s->allow_origins.n; i++)
+        if (!is_origin(s->allow_origins.items[i]))
+            return usage_error("serve: --allow-origin wants an origin such as https://example.com, "
+                               "without a path, not '%s'",
+                               s->allow_origins.items[i]);
+    return serve_start(s, args, n);
+}
 
 const command command_serve = {
     .name = "serve",

@@ -111,14 +111,19 @@ static bool load(worker *w, task *t, carat_error *err) {
         return true;
     }
     double start = now_s();
+    if (!w->device) w->device = carat_device_open(w->server->settings->device, err);
+    carat_engine *engine = w->device ? carat_engine_open(&desc, w->device, err) : NULL;
+    if (!engine) { /* what is loaded stays */
+        carat_model_free(found);
+        return false;
+    }
     unload(w);
     w->found = found;
     w->desc = desc;
     w->file = st;
+    w->engine = engine;
     snprintf(w->name, sizeof w->name, "%s", t->model);
-    if (!w->device) w->device = carat_device_open(w->server->settings->device, err);
-    if (w->device) w->engine = carat_engine_open(&w->desc, w->device, err);
-    bool ok = w->engine && load_weights(w, t, err);
+    bool ok = load_weights(w, t, err);
     if (ok)
         publish(w);
     else
@@ -231,14 +236,17 @@ static carat_job *complete(worker *w, slot *s, task *t, carat_error *err) {
 static carat_job *start(worker *w, task *t, carat_error *err) {
     buf text = {0};
     slot *s = prompt_text(w, t, &text, err) ? pick_session(w, t, &text, err) : NULL;
-    if (!s) {
+    carat_job *job = !s                     ? NULL
+                     : t->kind == TASK_CHAT ? carat_chat(s->session, &t->desc, err)
+                                            : complete(w, s, t, err);
+    if (!job) {
         buf_free(&text);
         return NULL;
     }
     buf_free(&s->text);
     s->text = text;
     s->used = ++w->turn;
-    return t->kind == TASK_CHAT ? carat_chat(s->session, &t->desc, err) : complete(w, s, t, err);
+    return job;
 }
 
 /* A call in the API's shape, with its JSON text parsed. */

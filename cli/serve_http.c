@@ -86,13 +86,13 @@ static bool is_address(const char *name) {
 
 /* A name that an attacker can point at this computer is none of ours; an address cannot be. */
 static bool host_allowed(const server *s, const char *name) {
-    static const char *const own[] = {"localhost", "127.0.0.1", "::1"};
+    const char *const own[] = {"localhost", "127.0.0.1", "::1", s->host, s->settings->host};
     const text_list *more = &s->settings->allow_hosts;
     for (size_t i = 0; i < COUNT(own); i++)
         if (strcasecmp(name, own[i]) == 0) return true;
     for (size_t i = 0; i < more->n; i++)
         if (strcasecmp(name, more->items[i]) == 0) return true;
-    return strcasecmp(name, s->host) == 0 || (s->any_address && is_address(name));
+    return s->any_address && is_address(name);
 }
 
 static bool is_own_origin(const char *origin, const char *host) {

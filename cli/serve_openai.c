@@ -378,8 +378,9 @@ answered route_v1_models(exchange *x) {
     buf b = {0};
     if (!models_read(x->server, x->memory, &list, &err)) return reply_failure(x, 500, &err);
     buf_puts(&b, "{\"object\":\"list\",\"data\":[");
-    for (size_t i = 0; i < list.n; i++) {
-        if (i) buf_puts(&b, ",");
+    for (size_t i = 0, n = 0; i < list.n; i++) {
+        if (!list.items[i].path) continue;
+        if (n++) buf_puts(&b, ",");
         put_model(&list.items[i], &b);
     }
     buf_puts(&b, "]}\n");

@@ -242,7 +242,7 @@ int serve_start(const settings *options, const char *const *models, size_t n) {
     carat_error err = {0};
     const char **files = calloc(n + 1, sizeof *files);
     server s = {.settings = options, .files = files, .n_file = n};
-    if (!files) return EXIT_ERROR;
+    if (!files) return fail_memory(&err, n * sizeof *files, "the models"), report(&err);
     for (size_t i = 0; i < n; i++) files[i] = models[i];
     if (options->preload) files[s.n_file++] = options->preload;
     sigset_t set = end_signals();

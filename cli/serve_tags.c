@@ -46,9 +46,10 @@ answered route_api_tags(exchange *x) {
     buf b = {0};
     if (!models_read(x->server, x->memory, &list, &err)) return reply_failure(x, 500, &err);
     buf_puts(&b, "{\"models\":[");
-    for (size_t i = 0; i < list.n; i++) {
+    for (size_t i = 0, n = 0; i < list.n; i++) {
         const model_entry *e = &list.items[i];
-        buf_puts(&b, i ? ",{" : "{");
+        if (!e->path) continue;
+        buf_puts(&b, n++ ? ",{" : "{");
         put_names(&b, e->name);
         buf_puts(&b, ",");
         put_time(&b, "modified_at", (double)e->modified);

@@ -39,7 +39,7 @@ if ! command -v curl >/dev/null; then
     skipped=1
     finish
 fi
-if "$carat" serve --port 0 --app /nowhere 2>&1 | grep -q 'without libmicrohttpd'; then
+if timeout 20 "$carat" serve --port 0 --app /nowhere 2>&1 | grep -q 'without libmicrohttpd'; then
     echo "SKIPPED: this carat was built without libmicrohttpd"
     skipped=1
     finish
@@ -107,26 +107,32 @@ layer='"mediaType":"application/vnd.ollama.image.model"'
 printf '{"schemaVersion":2,"layers":[{%s,"digest":"sha256:%s","size":%s}]}' \
     "$layer" "$hex" "$size" >store/manifests/registry.ollama.ai/library/tiny/latest
 cp "$nano" given.gguf
+head -c 1000000 "$nano" >bad.gguf
+: >app/empty.js
 
 # ---- the command ----
 "$carat" help serve >body 2>&1
 code=$?
 expect "help" 0 "usage: carat serve" "allow-origin" "examples" "exit codes"
 code=0
-"$carat" serve --app /nowhere >body 2>log || code=$?
+timeout 20 "$carat" serve --app /nowhere >body 2>log || code=$?
 cat log >>body
 expect "a folder that is no app" 1 "/nowhere.*index.html"
 code=0
-"$carat" serve /nowhere/x.gguf >body 2>log || code=$?
+timeout 20 "$carat" serve /nowhere/x.gguf >body 2>log || code=$?
 cat log >>body
 expect "a model that is not there" 1 "/nowhere/x.gguf"
 code=0
-"$carat" serve --port 99999 >body 2>log || code=$?
+timeout 20 "$carat" serve --port 99999 >body 2>log || code=$?
 cat log >>body
 expect "a port that cannot be" 2 "port.*65535"
+code=0
+timeout 20 "$carat" serve --port 0 --allow-origin https://example.com/app >body 2>log || code=$?
+cat log >>body
+expect "an origin that is none" 2 "allow-origin.*without a path"
 
 # ---- files ----
-start --app app given.gguf
+start --app app given.gguf bad.gguf
 get /
 expect "the app's page" 200 "^content-type: text/html" "<title>app" "^etag:" \
     "^content-security-policy: default-src 'self'; script-src 'self' 'wasm-unsafe-eval'" \
@@ -142,6 +148,10 @@ get /app/main.js
 expect "a script" 200 "^content-type: text/javascript"
 get '/app/main.js?v=1'
 expect "its query does not matter" 200 "export default"
+get /empty.js
+expect "an empty file" 200 "^content-length: 0"
+get /empty.js -H "Range: bytes=0-"
+expect "has no ranges" 416 "^content-range: bytes \*/0"
 get /carat.wasm
 expect "wasm has its type" 200 "^content-type: application/wasm"
 get /manifest.webmanifest
@@ -239,6 +249,10 @@ get /v1/chat/completions -d "{\"model\":\"given.gguf\",$question}"
 expect "so does one that was given, in its place" 200 '"content":"23 \+ 45 = 68\."'
 get /api/ps
 expect "which is the one in memory" 200 '"name":"given.gguf"'
+get /api/chat -d '{"model":"bad.gguf","messages":[]}'
+expect "a damaged one is an error" 500 'bad.gguf'
+get /api/ps
+expect "and does not push it out" 200 '"name":"given.gguf"'
 rm "store/blobs/sha256-$hex"
 get /models
 ! grep -aq tiny body
@@ -297,7 +311,7 @@ expect "the server lives on" 200
 
 # ---- another one at the same port; the end ----
 code=0
-"$carat" serve --port "$port" >body 2>&1 || code=$?
+timeout 20 "$carat" serve --port "$port" >body 2>&1 || code=$?
 expect "a taken port" 1 "port $port of 127.0.0.1 is in use"
 stop
 [ $status -eq 130 ] && [ ! -s log ]
@@ -338,10 +352,10 @@ get /models -H "Origin: null"
 expect "--allow-origin '*'" 200 "^access-control-allow-origin: null"
 stop
 code=0
-"$carat" serve --port 0 --model /nowhere/x.gguf >body 2>&1 || code=$?
+timeout 20 "$carat" serve --port 0 --model /nowhere/x.gguf >body 2>&1 || code=$?
 expect "--model that is not there" 1 "/nowhere/x.gguf"
 code=0
-"$carat" serve --port 0 --device cpu --model "$dir/given.gguf" >body 2>&1 || code=$?
+timeout 20 "$carat" serve --port 0 --device cpu --model "$dir/given.gguf" >body 2>&1 || code=$?
 expect "--model that is damaged" 1 "given.gguf"
 ! grep -q '^carat serves' body
 result "and nothing is served" $?
