@@ -23,11 +23,14 @@ function rest() {
 }
 
 /** A device that was lost is opened again before the engine asks for it: the engine cannot wait.
- * @param {Gpu | null} gpu @param {boolean} cpuWillDo */
-async function replaceLost(gpu, cpuWillDo) {
-    if (!gpu?.lost || (await gpu.reopen()) || cpuWillDo) return;
-    throw new CaratError("device-lost",
-        "the GPU was lost and there is no other; the model is too large for the CPU");
+ * The engine does with that once in a job, and then goes on with the CPU.
+ * @param {Gpu} gpu @param {boolean} cpuWillDo @param {number} losses in this job */
+async function replaceLost(gpu, cpuWillDo, losses) {
+    const another = await gpu.reopen();
+    if (cpuWillDo || (another && losses < 2)) return;
+    throw new CaratError("device-lost", another
+        ? "the GPU was lost twice, and the model is too large for the CPU"
+        : "the GPU was lost and there is no other; the model is too large for the CPU");
 }
 
 /** @param {Job} job freed here
@@ -35,10 +38,11 @@ async function replaceLost(gpu, cpuWillDo) {
  *     onEvent: (event: Event) => void}} how
  * @returns {Promise<{finish: string | null, stats: ReturnType<Job["stats"]>}>} */
 export async function run(job, {gpu, cpuWillDo, signal, onEvent}) {
+    let losses = 0;
     try {
         for (;;) {
             if (signal.aborted) job.cancel();
-            await replaceLost(gpu, cpuWillDo);
+            if (gpu?.lost) await replaceLost(gpu, cpuWillDo, ++losses);
             const event = job.advance();
             if (event.kind === "done") return {finish: event.finish, stats: job.stats()};
             if (event.kind !== "pending") onEvent(event);
