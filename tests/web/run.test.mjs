@@ -17,7 +17,8 @@ function pretend({lostAt, others}) {
         this.lost = false;
         return ++this.reopened <= others;
     }};
-    const job = {step: 0, freed: false, cancel() {}, free() { this.freed = true; }, stats: () => ({}),
+    const job = {step: 0, freed: false, cancel() {}, free() { this.freed = true; },
+        stats: () => ({}),
         advance() {
             this.step++;
             if (lostAt.includes(this.step)) gpu.lost = true;
