@@ -39,14 +39,23 @@ SKIP := src/gpu/gpu_web.c \
         $(if $(wildcard .deps/webgpu/webgpu.h),src/gpu/gpu_none.c,src/gpu/gpu_dawn.c src/gpu/dawn_open.c)
 DAWN := $(wildcard .deps/libwebgpu_wrapper.so)
 
-# Without libmicrohttpd's header `carat serve` is built as a sentence that says so.
-HTTPD := $(shell echo '\#include <microhttpd.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo yes)
+# What these libraries do is built as a sentence that says so where their headers are missing.
+header  = $(shell echo '\#include <$(1)>' | $(CC) -E -x c - >/dev/null 2>&1 && echo yes)
+HTTPD  := $(call header,microhttpd.h)
+STB    := $(call header,stb/stb_image.h)
+WEBP   := $(call header,webp/decode.h)
+SOUND  := $(call header,sndfile.h)
 
 LIB_SRC  := $(filter-out $(SKIP),$(wildcard src/*/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(O)/%.o) $(O)/gen/kernels.o
-CLI_SRC  := $(filter-out $(if $(HTTPD),cli/serve_none.c,$(filter-out \
-            cli/serve.c cli/serve_none.c,$(wildcard cli/serve*.c))),$(wildcard cli/*.c))
+CLI_SKIP := $(if $(HTTPD),cli/serve_none.c,$(filter-out cli/serve.c cli/serve_none.c,\
+            $(wildcard cli/serve*.c))) cli/media$(if $(STB),_no)_stb.c \
+            cli/media$(if $(WEBP),_no)_webp.c cli/media$(if $(SOUND),_no)_sound.c
+CLI_SRC  := $(filter-out $(CLI_SKIP),$(wildcard cli/*.c))
 CLI_OBJ  := $(CLI_SRC:%.c=$(O)/%.o)
+CLI_LIBS := -ledit $(if $(HTTPD),-lmicrohttpd) $(if $(WEBP),-lwebp) $(if $(SOUND),-lsndfile)
+# Pictures and sounds of the program, for what tests them from inside.
+MEDIA_OBJ := $(filter $(O)/cli/media%.o,$(CLI_OBJ)) $(O)/cli/term.o
 TESTS    := $(patsubst tests/%.c,$(O)/%,$(wildcard tests/test_*.c))
 SCRIPTS  := $(wildcard tests/test_*.sh)
 FUZZERS  := $(patsubst tests/%.c,$(O)/%,$(wildcard tests/fuzz_*.c))
@@ -63,8 +72,7 @@ all: $(O)/carat
 
 $(O)/carat: $(CLI_OBJ) $(O)/libcarat.a
 	echo '  LINK $@'
-	$(CC) $(FLAGS) -o $@ $(CLI_OBJ) $(O)/libcarat.a $(LIBS) -ledit \
-	    $(if $(HTTPD),-lmicrohttpd)
+	$(CC) $(FLAGS) -o $@ $(CLI_OBJ) $(O)/libcarat.a $(LIBS) $(CLI_LIBS)
 
 $(O)/libcarat.a: $(LIB_OBJ) $(O)/flags
 	rm -f $@
@@ -98,7 +106,10 @@ $(O)/flags: FORCE
 
 $(O)/test_%: $(O)/tests/test_%.o $(O)/tests/help.a $(O)/libcarat.a
 	echo '  LINK $@'
-	$(CC) $(FLAGS) -o $@ $^ $(LIBS) -lcmocka
+	$(CC) $(FLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -lcmocka
+
+$(O)/test_decode $(O)/fuzz_media: $(MEDIA_OBJ)
+$(O)/test_decode $(O)/fuzz_media: LIBS += $(CLI_LIBS)
 
 $(O)/tests/help.a: $(HELP_OBJ) $(O)/flags
 	mkdir -p $(@D)
@@ -225,7 +236,7 @@ fuzz-run: $(FUZZERS)
 
 $(O)/fuzz_%: $(O)/tests/fuzz_%.o $(O)/libcarat.a
 	echo '  LINK $@'
-	$(CC) $(FLAGS) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+	$(CC) $(FLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
 # ---- coverage: the tests under gcov, then lines covered by file ----
 

@@ -58,6 +58,8 @@ static carat_job *start(chat *c, const buf *messages, const carat_sampling *samp
                         carat_error *err) {
     carat_chat_desc desc = settings_answer(c->settings, sampling);
     desc.messages = messages->data;
+    desc.media = c->talk.media->items;
+    desc.n_media = c->talk.media->n;
     desc.tools = c->tools.len ? c->tools.data : NULL;
     desc.json_schema = c->schema.data;
     return carat_chat(c->runtime.session, &desc, err);
@@ -122,7 +124,7 @@ void chat_answer(chat *c) {
 
 static void send(chat *c, const char *text, size_t n) {
     carat_error err = {0};
-    if (conversation_add(&c->talk, "user", text, n, &err))
+    if (conversation_add_user(&c->talk, &c->waiting, text, n, &err))
         chat_answer(c);
     else
         report(&err);
@@ -166,6 +168,7 @@ static bool chat_open(chat *c, const char *model, carat_error *err) {
     c->memory = arena_create(err);
     if (!c->memory || !conversation_create(&c->talk, err)) return false;
     if (s->system && !conversation_set_system(&c->talk, s->system, err)) return false;
+    if (!attach_options(&c->waiting, s, err)) return false;
     if (s->tools && !tools_read(s->tools, &c->tools, err)) return false;
     if (!schema_read(s, &c->schema, err)) return false;
     interrupt_install(false);
@@ -190,6 +193,7 @@ static int chat_run(settings *s, const char *const *args, size_t n) {
     line_close(c.lines);
     runtime_close(&c.runtime);
     conversation_free(&c.talk);
+    attachments_free(&c.waiting);
     buf_free(&c.tools);
     buf_free(&c.schema);
     arena_free(c.memory);
@@ -213,8 +217,10 @@ const command command_chat = {
              "The history is kept in $XDG_STATE_HOME/carat/history or "
              "~/.local/state/carat/history.",
     .examples = "  carat chat nano\n"
+                "  carat chat gemma4:e2b --image plan.png\n"
                 "  carat chat gemma4:e2b --thinking --system \"Answer in one sentence.\"\n",
-    .groups = {&group, &options_answer, &options_sampling, &options_session, &options_model},
+    .groups = {&group, &options_media, &options_answer, &options_sampling, &options_session,
+               &options_model},
     .min_args = 1,
     .max_args = 1,
     .run = chat_run,

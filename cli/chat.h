@@ -9,6 +9,7 @@ typedef struct chat {
     runtime runtime;
     settings *settings;
     conversation talk;
+    attachments waiting; /* for the next message */
     buf tools;        /* JSON array; empty: none */
     buf schema;       /* that answers have to follow; empty: none */
     carat_stats last; /* of the last answer; n_prompt 0: there was none */

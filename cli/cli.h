@@ -8,6 +8,7 @@
 #ifndef CARAT_CLI_H
 #define CARAT_CLI_H
 
+#include "media.h"
 #include "options.h"
 #include "term.h"
 
@@ -72,6 +73,7 @@ const char *finish_name(carat_finish_reason reason);
 
 typedef struct message {
     size_t offset, len; /* into conversation.text: one JSON object */
+    size_t media;       /* into conversation.media: the first that is not of an earlier message */
     char role;          /* s u a t: system, user, assistant, tool */
 } message;
 
@@ -81,6 +83,7 @@ typedef struct conversation {
     buf text;
     message *items; /* [n] */
     size_t n;
+    media_list *media; /* of the messages, in order */
     arena *memory;
 } conversation;
 
@@ -90,15 +93,21 @@ void conversation_cut(conversation *c, size_t n); /* keeps the first n messages 
 /* A message of text only. Warns when invalid UTF-8 had to be replaced. */
 bool conversation_add(conversation *c, const char *role, const char *text, size_t n,
                       carat_error *err);
+/* A message of the user, with what is attached in front of the text; empties `with`. */
+bool conversation_add_user(conversation *c, attachments *with, const char *text, size_t n,
+                           carat_error *err);
 bool conversation_add_answer(conversation *c, const answer *a, carat_error *err);
 bool conversation_add_result(conversation *c, const char *id, const char *name, const char *text,
                              size_t n, carat_error *err);
 /* Puts the system message first, replacing the one that is there; NULL or "" removes it. */
 bool conversation_set_system(conversation *c, const char *text, carat_error *err);
-/* Appends the messages of a JSON array, or of an object's "messages". */
-bool conversation_parse(conversation *c, const char *text, size_t n, const char *what,
+/* Appends the messages of a JSON array, or of an object's "messages", and reads the files that
+ * they name; lenient: goes on without those that cannot be read. */
+bool conversation_parse(conversation *c, const char *text, size_t n, const char *what, bool lenient,
                         carat_error *err);
 void conversation_write(const conversation *c, buf *out); /* as a JSON array */
+/* Attaches what the options name. */
+bool attach_options(attachments *a, const settings *s, carat_error *err);
 /* Reads a file with a JSON array of tools into *out. */
 bool tools_read(const char *path, buf *out, carat_error *err);
 /* The JSON schema that the options ask for, from a file or as it is; *out empty: none. */

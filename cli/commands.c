@@ -62,7 +62,7 @@ static void command_load(chat *c, const char *arg) {
     if (ok && (!path_of(arg, "", &path) || !path_of(arg, ".kv", &kv)))
         ok = fail_memory(&err, strlen(arg), "a file's name");
     ok = ok && read_all(path.data, &text, &err) &&
-         conversation_parse(&talk, text.data, text.len, path.data, &err);
+         conversation_parse(&talk, text.data, text.len, path.data, true, &err);
     if (ok) {
         conversation_free(&c->talk);
         c->talk = talk;
@@ -76,6 +76,28 @@ static void command_load(chat *c, const char *arg) {
     buf_free(&kv);
     buf_free(&text);
 }
+
+/* ---- pictures and sounds ---- */
+
+static void attach_one(chat *c, const char *kind, const char *arg) {
+    media_list *media = &c->waiting.media;
+    buf path = {0};
+    carat_error err = {0};
+    char text[48];
+    if (strcmp(arg, "off") == 0) {
+        printf("%zu taken back\n", media->n);
+        attachments_free(&c->waiting);
+    } else if (path_of(arg, "", &path) && attach(&c->waiting, kind, path.data, &err)) {
+        printf("%sattached to the next message: %s, %s%s\n", dim(stdout), arg,
+               media_summary(&media->items[media->n - 1], text), plain(stdout));
+    } else {
+        report(&err);
+    }
+    buf_free(&path);
+}
+
+static void command_image(chat *c, const char *arg) { attach_one(c, "image", arg); }
+static void command_audio(chat *c, const char *arg) { attach_one(c, "audio", arg); }
 
 /* ---- the conversation ---- */
 
@@ -177,6 +199,8 @@ static const struct slash {
      command_system},
     {"/tools", "FILE", "functions the model may call; off: none; alone: show them", MAY_ARG,
      command_tools},
+    {"/image", "FILE", "attach a picture to the next message; off: none", NEEDS_ARG, command_image},
+    {"/audio", "FILE", "attach a sound to the next message; off: none", NEEDS_ARG, command_audio},
     {"/retry", "", "answer the last message again", NO_ARG, command_retry},
     {"/undo", "", "take back the last message and its answer", NO_ARG, command_undo},
     {"/clear", "", "begin a new conversation", NO_ARG, command_clear},

@@ -1,5 +1,6 @@
 /* conversation: the messages of a chat as JSON text, one object each, so that they can be cut,
- * saved and handed to the engine as they are. Does not check what they mean: the engine does.
+ * saved and handed to the engine as they are, and the pictures and sounds that belong to them. Does
+ * not check what they mean: the engine does.
  *
  * Flow: the user's words and answer.c before; carat_chat() after. */
 #include "cli.h"
@@ -11,11 +12,14 @@ bool conversation_create(conversation *c, carat_error *err) {
     c->memory = arena_create(err);
     if (!c->memory) return false;
     c->items = arena_alloc(c->memory, MAX_MESSAGES, sizeof *c->items);
-    return c->items ? true : fail_memory(err, MAX_MESSAGES * sizeof *c->items, "the conversation");
+    c->media = arena_alloc(c->memory, 1, sizeof *c->media);
+    return (c->items && c->media) ||
+           fail_memory(err, MAX_MESSAGES * sizeof *c->items, "the conversation");
 }
 
 void conversation_free(conversation *c) {
     buf_free(&c->text);
+    if (c->media) media_cut(c->media, 0);
     arena_free(c->memory);
     *c = (conversation){0};
 }
@@ -23,20 +27,24 @@ void conversation_free(conversation *c) {
 void conversation_cut(conversation *c, size_t n) {
     if (n >= c->n) return;
     c->text.len = c->items[n].offset;
+    media_cut(c->media, c->items[n].media);
     c->n = n;
 }
 
-/* Takes what was appended to c->text since `offset` as one message. */
-static bool take_message(conversation *c, size_t offset, char role, carat_error *err) {
+/* Takes what was appended to c->text since `offset`, and to c->media since `media`, as one
+ * message. */
+static bool take_message(conversation *c, size_t offset, size_t media, char role,
+                         carat_error *err) {
     bool full = c->n == MAX_MESSAGES;
     if (full || c->text.failed) {
         size_t len = c->text.len - offset;
         c->text.len = offset;
         c->text.failed = false;
+        media_cut(c->media, media);
         return full ? fail(err, CARAT_E_ARGUMENT, "more than %d messages", MAX_MESSAGES)
                     : fail_memory(err, len, "the conversation");
     }
-    c->items[c->n++] = (message){offset, c->text.len - offset, role};
+    c->items[c->n++] = (message){offset, c->text.len - offset, media, role};
     return true;
 }
 
@@ -53,7 +61,23 @@ bool conversation_add(conversation *c, const char *role, const char *text, size_
     buf_printf(&c->text, "{\"role\":\"%s\"", role);
     put_text_field(&c->text, "content", text, n);
     buf_puts(&c->text, "}");
-    return take_message(c, offset, role[0], err);
+    return take_message(c, offset, c->media->n, role[0], err);
+}
+
+bool conversation_add_user(conversation *c, attachments *with, const char *text, size_t n,
+                           carat_error *err) {
+    const size_t offset = c->text.len, media = c->media->n;
+    attachments_end(with);
+    if (with->media.n == 0) return conversation_add(c, "user", text, n, err);
+    if (with->parts.failed) return fail_memory(err, with->parts.len, "the message");
+    if (!media_move(c->media, &with->media, err)) return false;
+    buf_puts(&c->text, "{\"role\":\"user\",\"content\":[");
+    buf_put(&c->text, with->parts.data, with->parts.len);
+    buf_puts(&c->text, "{\"type\":\"text\"");
+    put_text_field(&c->text, "text", text, n);
+    buf_puts(&c->text, "}]}");
+    attachments_free(with);
+    return take_message(c, offset, media, 'u', err);
 }
 
 /* The calls as OpenAI writes them; each gets the number of its place as id. */
@@ -89,7 +113,7 @@ bool conversation_add_answer(conversation *c, const answer *a, carat_error *err)
         return false;
     }
     buf_puts(&c->text, "}");
-    return take_message(c, offset, 'a', err);
+    return take_message(c, offset, c->media->n, 'a', err);
 }
 
 bool conversation_add_result(conversation *c, const char *id, const char *name, const char *text,
@@ -100,11 +124,11 @@ bool conversation_add_result(conversation *c, const char *id, const char *name, 
     put_text_field(&c->text, "name", name, strlen(name));
     put_text_field(&c->text, "content", text, n);
     buf_puts(&c->text, "}");
-    return take_message(c, offset, 't', err);
+    return take_message(c, offset, c->media->n, 't', err);
 }
 
 bool conversation_set_system(conversation *c, const char *text, carat_error *err) {
-    conversation next = {.items = c->items, .memory = c->memory};
+    conversation next = {.items = c->items, .media = c->media, .memory = c->memory};
     size_t skip = c->n > 0 && c->items[0].role == 's' ? 1 : 0, n = c->n - skip;
     size_t from = n ? c->items[skip].offset : c->text.len;
     bool given = text && *text;
@@ -122,14 +146,14 @@ bool conversation_set_system(conversation *c, const char *text, carat_error *err
     }
     memmove(c->items + given, c->items + skip, n * sizeof *c->items);
     for (size_t i = 0; i < n; i++) c->items[given + i].offset += at - from;
-    if (given) c->items[0] = (message){0, at, 's'};
+    if (given) c->items[0] = (message){0, at, 0, 's'};
     next.n = n + given;
     buf_free(&c->text);
     *c = next;
     return true;
 }
 
-bool conversation_parse(conversation *c, const char *text, size_t n, const char *what,
+bool conversation_parse(conversation *c, const char *text, size_t n, const char *what, bool lenient,
                         carat_error *err) {
     arena *memory = arena_create(err);
     json *root = NULL;
@@ -141,13 +165,14 @@ bool conversation_parse(conversation *c, const char *text, size_t n, const char 
     for (size_t i = 0; ok && i < list->n; i++) {
         const json *item = json_at(list, i);
         const char *role = json_string(json_get(item, "role"), "");
-        size_t offset = c->text.len;
+        size_t offset = c->text.len, media = c->media->n;
         if (!*role) {
             ok = fail(err, CARAT_E_FORMAT, "%s: message %zu has no role", what, i);
             break;
         }
-        json_write(&c->text, item);
-        ok = take_message(c, offset, strcmp(role, "model") == 0 ? 'a' : role[0], err);
+        ok = media_load(item, lenient, c->media, &c->text, err);
+        if (!ok) c->text.len = offset;
+        ok = ok && take_message(c, offset, media, strcmp(role, "model") == 0 ? 'a' : role[0], err);
     }
     arena_free(memory);
     return ok;
@@ -163,6 +188,12 @@ void conversation_write(const conversation *c, buf *out) {
 }
 
 /* ---- what the user hands in ---- */
+
+bool attach_options(attachments *a, const settings *s, carat_error *err) {
+    for (size_t i = 0; i < s->media.n; i++)
+        if (!attach(a, s->media.items[i].option, s->media.items[i].value, err)) return false;
+    return true;
+}
 
 bool tools_read(const char *path, buf *out, carat_error *err) {
     arena *memory = arena_create(err);

@@ -16,6 +16,9 @@ static const option model_options[] = {
     OPTION("template", 0, CHOICE, template_, "small|large",
            "chat template of the small models (E2B, E4B) or of the large ones; default: by the "
            "model's shape"),
+    OPTION("mmproj", 0, TEXT, projector, "FILE",
+           "GGUF file with the vision and audio encoders; default: in the model's file, or beside "
+           "it"),
     OPTION("verbose", 'v', FLAG, verbose, NULL, "speed, memory and a hash of the logits to stderr",
            .live = true),
     OPTION("help", 'h', FLAG, help, NULL, "this text"),
@@ -45,6 +48,20 @@ static const option answer_options[] = {
     OPTION("json-schema", 0, TEXT, json_schema, "FILE|{...}",
            "the answer is JSON that this JSON Schema allows"),
     OPTION("json-object", 0, FLAG, json_object, NULL, "the answer is any JSON object"),
+    {0}};
+
+static const option media_options[] = {
+    OPTION("image", 0, MEDIA, media, "FILE",
+           "a picture in front of the text: PNG, JPEG, WebP, GIF or BMP; may be given again"),
+    OPTION("audio", 0, MEDIA, media, "FILE",
+           "a sound of 10 minutes at most: WAV, FLAC, OGG or MP3; may be given again"),
+    OPTION("video-frame", 0, MEDIA, media, "SECONDS:FILE",
+           "a frame of a video and its time; frames given one after the other are one video"),
+    OPTION(
+        "image-tokens", 0, U32, image_tokens, "N",
+        "tokens that a picture may take: 70, 140, 280 (the default), 560 or 1120; more show more "
+        "detail",
+        .max = 1120, .live = true),
     {0}};
 
 static const option sampling_options[] = {
@@ -80,6 +97,7 @@ static const option sampling_options[] = {
 const option_group options_model = {"general", model_options};
 const option_group options_session = {"context", session_options};
 const option_group options_answer = {"answer", answer_options};
+const option_group options_media = {"pictures and sounds, in the order given", media_options};
 const option_group options_sampling = {
     "sampling (defaults: the model's own parameters, then Gemma's recommendation)",
     sampling_options};
@@ -111,6 +129,7 @@ carat_chat_desc settings_answer(const settings *s, const carat_sampling *samplin
                              .max_tokens = s->max_tokens,
                              .stop = s->stops.items,
                              .n_stop = s->stops.n,
+                             .image_tokens = s->image_tokens,
                              .sampling = sampling};
 }
 
@@ -266,6 +285,16 @@ static bool set_option(const command *cmd, const option *o, const char *value, s
             return true;
         }
         usage_error("%s: --%s was given more than %d times", cmd->name, o->name, MAX_STOPS);
+        return false;
+    }
+    case OPTION_MEDIA: {
+        media_args *list = field;
+        if (list->n < MEDIA_MAX) {
+            list->items[list->n].option = o->name;
+            list->items[list->n++].value = value;
+            return true;
+        }
+        usage_error("%s: more than %d pictures and sounds", cmd->name, MEDIA_MAX);
         return false;
     }
     default:

@@ -3,7 +3,7 @@
 #ifndef CARAT_CLI_OPTIONS_H
 #define CARAT_CLI_OPTIONS_H
 
-#include "base/base.h"
+#include "media.h"
 
 #define MAX_STOPS 16
 
@@ -12,14 +12,24 @@ typedef struct text_list {
     size_t n;
 } text_list;
 
+/* Pictures and sounds in the order in which they were given. */
+typedef struct media_args {
+    struct {
+        const char *option, *value;
+    } items[MEDIA_MAX]; /* [n] */
+    size_t n;
+} media_args;
+
 /* What the options of all commands say; a command reads those that it offers. */
 typedef struct settings {
     bool help, verbose, json;
-    const char *device, *template_;
+    const char *device, *template_, *projector;
     uint32_t context; /* 0: the default */
     /* The prompt and the answer. */
     const char *system, *messages, *tools, *file, *json_schema;
     bool json_object, thinking, show_thinking, raw, keep;
+    uint32_t image_tokens; /* 0: the default */
+    media_args media;
     uint32_t max_tokens;
     int32_t logprobs; /* -1: none */
     text_list stops;
@@ -46,6 +56,7 @@ typedef enum option_kind {
     OPTION_TEXT,   /* const char * */
     OPTION_CHOICE, /* const char *, one of `value`, separated by | */
     OPTION_LIST,   /* appended to a text_list */
+    OPTION_MEDIA,  /* appended to media_args */
     OPTION_U32,
     OPTION_I32,
     OPTION_U64,
@@ -76,7 +87,8 @@ typedef struct option_group {
 } option_group;
 
 /* Groups that several commands share. */
-extern const option_group options_model, options_session, options_answer, options_sampling;
+extern const option_group options_model, options_session, options_answer, options_sampling,
+    options_media;
 
 #define MAX_GROUPS 6
 

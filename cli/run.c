@@ -58,6 +58,7 @@ static bool print_json(const runtime *r, const settings *s, const answer *a, car
 /* Everything the answer is made from. */
 typedef struct request {
     buf prompt, tools, schema, messages;
+    attachments media;
     conversation talk;
     id_list raw;
 } request;
@@ -68,12 +69,14 @@ static void request_free(request *q) {
     buf_free(&q->schema);
     buf_free(&q->messages);
     ids_free(&q->raw);
+    attachments_free(&q->media);
     conversation_free(&q->talk);
 }
 
 static bool read_messages(conversation *c, const char *path, carat_error *err) {
     buf text = {0};
-    bool ok = read_all(path, &text, err) && conversation_parse(c, text.data, text.len, path, err);
+    bool ok =
+        read_all(path, &text, err) && conversation_parse(c, text.data, text.len, path, false, err);
     buf_free(&text);
     return ok;
 }
@@ -89,11 +92,14 @@ static bool request_read(request *q, const settings *s, const char *const *args,
     if (s->tools && !tools_read(s->tools, &q->tools, err)) return false;
     if (!schema_read(s, &q->schema, err)) return false;
     if (s->messages && !read_messages(&q->talk, s->messages, err)) return false;
-    if (is_blank(&q->prompt) && !(s->raw && q->prompt.len) && q->talk.n == 0)
+    if (!attach_options(&q->media, s, err)) return false;
+    bool has_media = q->media.media.n > 0;
+    if (is_blank(&q->prompt) && !(s->raw && q->prompt.len) && q->talk.n == 0 && !has_media)
         return fail(err, CARAT_E_ARGUMENT,
                     "the prompt is empty; write it behind the model, or pipe it in");
     if (s->raw) return true;
-    if (q->prompt.len && !conversation_add(&q->talk, "user", q->prompt.data, q->prompt.len, err))
+    if ((q->prompt.len || has_media) &&
+        !conversation_add_user(&q->talk, &q->media, q->prompt.data, q->prompt.len, err))
         return false;
     if (s->system && !conversation_set_system(&q->talk, s->system, err)) return false;
     conversation_write(&q->talk, &q->messages);
@@ -104,6 +110,8 @@ static carat_job *start(const runtime *r, request *q, const settings *s,
                         const carat_sampling *sampling, carat_error *err) {
     carat_chat_desc desc = settings_answer(s, sampling);
     desc.messages = q->messages.data;
+    desc.media = q->talk.media->items;
+    desc.n_media = q->talk.media->n;
     desc.tools = s->tools ? q->tools.data : NULL;
     desc.json_schema = q->schema.data;
     if (s->logprobs >= 0)
@@ -142,10 +150,11 @@ static int answer_request(request *q, const settings *s, const char *model) {
 }
 
 static int run(settings *s, const char *const *args, size_t n) {
-    if (s->raw && (s->messages || s->system || s->tools))
-        return usage_error("run: --raw knows no --messages, --system or --tools");
+    if (s->raw && (s->messages || s->system || s->tools || s->media.n))
+        return usage_error("run: --raw knows no --messages, --system or --tools, and no pictures "
+                           "or sounds");
     if (s->logprobs >= 0 && !s->json) return usage_error("run: --logprobs needs --json");
-    bool no_prompt = n == 1 && !s->file && !s->messages;
+    bool no_prompt = n == 1 && !s->file && !s->messages && !s->media.n;
     if (no_prompt && stdin_is_terminal())
         return usage_error("run: no prompt; write it behind the model, pipe it in, or use `carat "
                            "chat %s`",
@@ -170,8 +179,13 @@ const command command_run = {
     .examples = "  carat run nano \"What is 23 + 45?\"\n"
                 "  carat run gemma4:e2b \"Sum this up:\" --file notes.txt\n"
                 "  git diff | carat run gemma4:e2b \"Write a commit message for this:\" -\n"
-                "  carat run gemma4:e2b --json --temperature 0 \"Name three rivers.\"\n",
-    .groups = {&group, &options_answer, &options_sampling, &options_session, &options_model},
+                "  carat run gemma4:e2b --json --temperature 0 \"Name three rivers.\"\n"
+                "  carat run gemma4:e2b --image photo.jpg \"What is in this picture?\"\n"
+                "  carat run gemma4:e2b --audio memo.wav \"Write down what is said.\"\n"
+                "  carat run gemma4:e2b --video-frame 0:a.png --video-frame 1:b.png \"Describe the "
+                "video.\"\n",
+    .groups = {&group, &options_media, &options_answer, &options_sampling, &options_session,
+               &options_model},
     .min_args = 1,
     .max_args = SIZE_MAX,
     .run = run,

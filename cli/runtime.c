@@ -11,6 +11,7 @@ bool runtime_open(runtime *r, const settings *s, const char *model, carat_error 
     r->model = carat_model_find(model, &r->desc, err);
     if (!r->model) return false;
     r->desc.template_ = s->template_;
+    if (s->projector) r->desc.projector = s->projector;
     r->engine = carat_engine_open(&r->desc, r->device, err);
     if (!r->engine) return false;
     carat_engine_info(r->engine, &r->info);

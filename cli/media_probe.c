@@ -1,0 +1,221 @@
+/* media_probe: what the bytes of a file are, told by its first ones and never by its name; whether
+ * a picture or a sound goes on to its end, which decoders are lax about; and how a JPEG is turned.
+ * Every offset in these bytes may be a lie.
+ *
+ * Flow: media.c before; media_image.c and media_sound.c after. */
+#include "media.h"
+
+#include <string.h>
+
+static uint32_t little(const uint8_t *p, size_t n) {
+    uint32_t v = 0;
+    for (size_t i = n; i > 0; i--) v = v << 8 | p[i - 1];
+    return v;
+}
+
+static uint32_t big(const uint8_t *p, size_t n) {
+    uint32_t v = 0;
+    for (size_t i = 0; i < n; i++) v = v << 8 | p[i];
+    return v;
+}
+
+/* ---- what it is ---- */
+
+typedef struct magic {
+    size_t at;
+    const char *bytes;
+    size_t n;
+    const char *name;
+    picture_format format;
+} magic;
+
+#define MAGIC(at, bytes, name, format)                                                             \
+    { at, bytes, sizeof bytes - 1, name, format }
+
+static const magic magics[] = {
+    MAGIC(0, "\x89PNG\r\n\x1a\n", "a PNG picture", PICTURE_PNG),
+    MAGIC(0, "\xff\xd8\xff", "a JPEG picture", PICTURE_JPEG),
+    MAGIC(0, "GIF87a", "a GIF picture", PICTURE_GIF),
+    MAGIC(0, "GIF89a", "a GIF picture", PICTURE_GIF),
+    MAGIC(0, "BM", "a BMP picture", PICTURE_BMP),
+    MAGIC(8, "WEBPVP8", "a WebP picture", PICTURE_WEBP),
+    MAGIC(0, "II*\0", "a TIFF picture", PICTURE_UNKNOWN),
+    MAGIC(0, "MM\0*", "a TIFF picture", PICTURE_UNKNOWN),
+    MAGIC(4, "ftyphei", "a HEIC picture", PICTURE_UNKNOWN),
+    MAGIC(4, "ftypmif1", "a HEIF picture", PICTURE_UNKNOWN),
+    MAGIC(4, "ftypavif", "an AVIF picture", PICTURE_UNKNOWN),
+    MAGIC(4, "ftypM4A", "an MPEG-4 sound", PICTURE_UNKNOWN),
+    MAGIC(4, "ftyp", "an MPEG-4 video", PICTURE_UNKNOWN),
+    MAGIC(0, "\x1a\x45\xdf\xa3", "a Matroska or WebM video", PICTURE_UNKNOWN),
+    MAGIC(8, "AVI ", "an AVI video", PICTURE_UNKNOWN),
+    MAGIC(8, "WAVE", "a WAV sound", PICTURE_UNKNOWN),
+    MAGIC(8, "AIFF", "an AIFF sound", PICTURE_UNKNOWN),
+    MAGIC(0, "fLaC", "a FLAC sound", PICTURE_UNKNOWN),
+    MAGIC(0, "OggS", "an Ogg sound", PICTURE_UNKNOWN),
+    MAGIC(0, "ID3", "an MP3 sound", PICTURE_UNKNOWN),
+    MAGIC(0, "PK\3\4", "a ZIP archive", PICTURE_UNKNOWN),
+    MAGIC(0, "\x1f\x8b", "a gzip archive", PICTURE_UNKNOWN),
+    MAGIC(0, "7z\xbc\xaf", "a 7z archive", PICTURE_UNKNOWN),
+    MAGIC(0, "%PDF", "a PDF document", PICTURE_UNKNOWN),
+    MAGIC(0, "8BPS", "a Photoshop picture", PICTURE_UNKNOWN),
+    MAGIC(0, "GGUF", "a GGUF model", PICTURE_UNKNOWN),
+    MAGIC(0, "<svg", "an SVG drawing", PICTURE_UNKNOWN),
+    MAGIC(0, "<?xml", "XML, perhaps an SVG drawing", PICTURE_UNKNOWN),
+    MAGIC(0, "<!DOCTYPE html", "a web page", PICTURE_UNKNOWN),
+    MAGIC(0, "<html", "a web page", PICTURE_UNKNOWN),
+};
+
+static const magic *find_magic(const uint8_t *data, size_t n) {
+    for (size_t i = 0; i < COUNT(magics); i++) {
+        const magic *m = &magics[i];
+        if (n >= m->at + m->n && memcmp(data + m->at, m->bytes, m->n) == 0) return m;
+    }
+    return NULL;
+}
+
+picture_format picture_probe(const uint8_t *data, size_t n) {
+    const magic *m = find_magic(data, n);
+    return m ? m->format : PICTURE_UNKNOWN;
+}
+
+const char *file_kind(const uint8_t *data, size_t n) {
+    const magic *m = find_magic(data, n);
+    return m ? m->name : NULL;
+}
+
+/* ---- JPEG: a list of segments, FF MARKER LENGTH(2) ..., between which are scans ---- */
+
+/* The orientation in EXIF data, a TIFF file of its own; 1: not told. */
+static uint32_t exif_orientation(const uint8_t *p, size_t n) {
+    enum { ORIENTATION = 0x0112, SHORT = 3, LONG = 4, ENTRY = 12 };
+    if (n < 8) return 1;
+    bool is_little = memcmp(p, "II*\0", 4) == 0;
+    if (!is_little && memcmp(p, "MM\0*", 4) != 0) return 1;
+    uint32_t (*number)(const uint8_t *, size_t) = is_little ? little : big;
+    uint64_t at = number(p + 4, 4);
+    if (at + 2 > n) return 1;
+    uint32_t n_entry = number(p + at, 2);
+    at += 2;
+    for (uint32_t i = 0; i < n_entry && at + ENTRY <= n; i++, at += ENTRY) {
+        if (number(p + at, 2) != ORIENTATION) continue;
+        uint32_t type = number(p + at + 2, 2), count = number(p + at + 4, 4);
+        if (count != 1 || (type != SHORT && type != LONG)) return 1;
+        uint32_t value = number(p + at + 8, type == SHORT ? 2 : 4);
+        return value >= 1 && value <= 8 ? value : 1;
+    }
+    return 1;
+}
+
+/* The segment of marker with body [n]. */
+static void jpeg_segment(uint8_t marker, const uint8_t *body, size_t n, jpeg_info *out) {
+    static const char exif[6] = "Exif\0", adobe[5] = "Adobe";
+    bool is_frame = marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 &&
+                    marker != 0xcc; /* tables of codes are in between */
+    if (is_frame && n >= 6) {
+        out->n_bit = body[0];
+        out->n_component = body[5];
+        out->arithmetic = marker > 0xc2;
+    }
+    if (marker == 0xe1 && n > sizeof exif && memcmp(body, exif, sizeof exif) == 0)
+        out->orientation = exif_orientation(body + sizeof exif, n - sizeof exif);
+    if (marker == 0xee && n >= 12 && memcmp(body, adobe, sizeof adobe) == 0) out->adobe = true;
+}
+
+/* Where the next marker is at or behind `at`; n: there is none. FF 00 is data, FF D0 to FF D7 only
+ * part the data. */
+static size_t jpeg_next(const uint8_t *p, size_t n, size_t at) {
+    while (at + 1 < n) {
+        const uint8_t *ff = memchr(p + at, 0xff, n - at - 1);
+        if (!ff) break;
+        at = (size_t)(ff - p);
+        if (p[at + 1] == 0xff)
+            at++;
+        else if (p[at + 1] == 0 || p[at + 1] == 1 || (p[at + 1] >= 0xd0 && p[at + 1] <= 0xd7))
+            at += 2;
+        else
+            return at;
+    }
+    return n;
+}
+
+void jpeg_scan(const uint8_t *p, size_t n, jpeg_info *out) {
+    enum { START = 0xd8, END = 0xd9 };
+    *out = (jpeg_info){.orientation = 1};
+    for (size_t at = jpeg_next(p, n, 0); at < n; at = jpeg_next(p, n, at)) {
+        uint8_t marker = p[at + 1];
+        at += 2;
+        if (marker == START) continue;
+        if (marker == END) {
+            out->whole = true;
+            return;
+        }
+        if (at + 2 > n) return;
+        size_t len = big(p + at, 2);
+        if (len < 2 || len > n - at) return;
+        jpeg_segment(marker, p + at + 2, len - 2, out);
+        at += len;
+    }
+}
+
+/* ---- GIF ---- */
+
+/* Behind blocks of at most 255 bytes, the last of which is empty; n: they are cut off. */
+static size_t gif_blocks(const uint8_t *p, size_t n, size_t at) {
+    while (at < n && p[at]) at += (size_t)p[at] + 1;
+    return at < n ? at + 1 : n;
+}
+
+/* Bytes of the colours that a byte of flags announces. */
+static size_t gif_colours(uint8_t flags) { return flags & 0x80 ? (size_t)6 << (flags & 7) : 0; }
+
+bool gif_whole(const uint8_t *p, size_t n) {
+    enum { EXTENSION = 0x21, FRAME = 0x2c, SCREEN = 13, DESCRIPTION = 10 };
+    if (n < SCREEN) return false;
+    for (size_t at = SCREEN + gif_colours(p[10]); at + DESCRIPTION < n;) {
+        if (p[at] == FRAME) {
+            at += DESCRIPTION + gif_colours(p[at + 9]) + 1;
+            while (at < n && p[at]) at += (size_t)p[at] + 1;
+            return at < n;
+        }
+        if (p[at] != EXTENSION) return false;
+        at = gif_blocks(p, n, at + 2);
+    }
+    return false;
+}
+
+/* ---- BMP ---- */
+
+/* A compressed one counts as whole: its size is not told. */
+bool bmp_whole(const uint8_t *p, size_t n) {
+    enum { OLD = 12, RLE8 = 1, RLE4 = 2 };
+    if (n < 26) return false;
+    uint64_t start = little(p + 10, 4), width, height, bits;
+    if (little(p + 14, 4) == OLD) {
+        width = little(p + 18, 2);
+        height = little(p + 20, 2);
+        bits = little(p + 24, 2);
+    } else {
+        if (n < 34) return false;
+        int64_t rows = (int32_t)little(p + 22, 4); /* negative: from the top to the bottom */
+        uint32_t coding = little(p + 30, 4);
+        if (coding == RLE8 || coding == RLE4) return true;
+        width = little(p + 18, 4);
+        height = (uint64_t)(rows < 0 ? -rows : rows);
+        bits = little(p + 28, 2);
+    }
+    uint64_t row = (width * bits + 31) / 32 * 4; /* below 2^46 */
+    return start <= n && (height == 0 || row <= (n - start) / height);
+}
+
+/* ---- WAV ---- */
+
+bool wav_whole(const uint8_t *p, size_t n, uint64_t file_bytes) {
+    enum { STREAMED = 0x7f000000 }; /* this many and more: written without knowing the length */
+    if (n < 12 || memcmp(p, "RIFF", 4) != 0 || memcmp(p + 8, "WAVE", 4) != 0) return true;
+    for (uint64_t at = 12; at + 8 <= n;) {
+        uint32_t len = little(p + at + 4, 4);
+        if (memcmp(p + at, "data", 4) == 0) return len >= STREAMED || at + 8 + len <= file_bytes;
+        at += 8 + (uint64_t)len + (len & 1);
+    }
+    return true;
+}
