@@ -169,7 +169,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var sum = mat2x4<f32>(); // of this thread's keys
     var o: Output;
     for (var key0 = 0u; key0 < args.n_tok; key0 += 64) {
-        var s: Scores;
+        // Spelt out: Dawn does not clear a variable anew in each round.
+        var s = Scores(mat4x4<f32>(), mat4x4<f32>());
         for (var c4 = 0u; c4 < HEAD_DIM / 4; c4 += 8) {
             put_queries(query0, head, c4, id);
             put_keys(key0, head, c4, id);
