@@ -195,7 +195,7 @@ static void limits(void **state) {
              .gate;
     assert_true(c->in_min == -INFINITY && c->in_max == INFINITY && isfinite(c->out_max));
 
-    /* Packed limits go before those of their own: 2 layers of 7 matrices, and 4 that are not used. */
+    /* Packed limits go before single ones: 2 layers of 7 matrices, and 4 that are not used. */
     vision *v = OPENS(&b, {ADD_TENSOR, "v.clamp_data", .n = 1, .array = {60}, .f = 0});
     assert_true(v->layers[0].q.in_min == -INFINITY && v->layers[1].down.out_max == INFINITY);
     b.edited = gguf_edit(b.memory, b.base,

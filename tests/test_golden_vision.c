@@ -134,8 +134,8 @@ static void nano_70(void **state) {
     close_fixture(&f);
 }
 
-/* At 280 soft tokens only the answers are stored. A square, a wide and a tall picture: a second each
- * on two cores; the others say nothing more. */
+/* At 280 soft tokens only the answers are stored. A square, a wide and a tall picture: a second
+ * each on two cores; the others say nothing more. */
 static void nano_280(void **state) {
     (void)state;
     fixture f;

@@ -1,5 +1,5 @@
-/* bind: every tensor of the text model to its field. The two functions bind_model() and bind_layer()
- * are the list of Gemma 4's tensors. Tensors that nobody asks for (encoders, the dead K and V of
+/* bind: every tensor of the text model to its field. bind_model() and bind_layer() are the list of
+ * Gemma 4's tensors. Tensors that nobody asks for (encoders, the dead K and V of
  * layers that share another's) are left alone.
  *
  * Flow: config.c and binder.c before, weights.c after. */

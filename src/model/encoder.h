@@ -55,7 +55,7 @@ typedef struct vision {
 bool vision_present(const gguf *g);
 /* Binds the vision encoder of g to a text model n_text wide. Matrices are not read. */
 bool vision_open(arena *a, const gguf *g, uint32_t n_text, vision **out, carat_error *err);
-/* The embeddings of the first n columns (axis 0) or rows (axis 1), from the file: out [n, n_embd]. */
+/* Embeddings of the first n columns (axis 0) or rows (axis 1), from the file: out [n, n_embd]. */
 bool vision_positions(const vision *v, uint32_t axis, uint32_t n, float *out, carat_error *err);
 
 /* ---- vision_cpu.c ---- */

@@ -125,8 +125,8 @@ void model_rope_rows(const model *m, bool sliding, uint32_t pos, uint32_t n_tok,
 weight **model_matrices(arena *a, model *m, carat_error *err);
 /* Bytes of these in the file. */
 uint64_t model_matrix_bytes(const model *m);
-/* For the CPU: reads the next piece (<= 8 MiB) of such a list into weight.host. *done: bytes read so
- * far, 0 at first; *finished: that was the last piece. On failure *done stays; memory is a's. */
+/* For the CPU: reads the next piece (<= 8 MiB) of such a list into weight.host. *done: bytes read,
+ * 0 at first; *finished: that was the last piece. On failure *done stays; memory is a's. */
 bool weights_load_host(weight **matrices, arena *a, uint64_t *done, bool *finished,
                        carat_error *err);
 /* A fingerprint of configuration, tensor table and vectors, to recognise the same model again. */

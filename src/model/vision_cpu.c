@@ -210,8 +210,8 @@ static void layer(vision_cpu *t, uint32_t il) {
 
 /* ---- soft tokens ---- */
 
-/* (30) out [n_embd]: the mean of the patches of the pooled square at (col, row), times sqrt(n_embd);
- * standardised where the model does so */
+/* (30) out [n_embd]: the mean of the patches of the pooled square at (col, row), times
+ * sqrt(n_embd); standardised where the model does so */
 static void pool(const vision_cpu *t, uint32_t col, uint32_t row, float *out) {
     const vision *v = t->v;
     const uint32_t d = t->c->n_embd, p = t->c->pool;
