@@ -1,13 +1,9 @@
 /* The CPU audio encoder against golden values of independent implementations: spectrogram, tower,
  * soft tokens, last logits and greedy answers. Bounds: 1e-4 relative error of each tensor, equal
  * greedy ids. */
-#include "golden_soft.h"
+#include "golden_sound.h"
 
-#include "media/media.h"
-#include "sound.h"
-
-#define BOUND      1e-4
-#define SOFT_TOKEN 20 /* nano's <|audio|> */
+#define BOUND 1e-4
 
 typedef struct fixture {
     golden g;
@@ -26,20 +22,6 @@ static void open_nano(fixture *f) {
 static void close_fixture(fixture *f) {
     text_cpu_free(f->text);
     golden_close(&f->g);
-}
-
-/* A file's spectrogram [*n_frame, MEL_BANDS]. */
-static float *hear(golden *g, const char *file, uint32_t *n_frame) {
-    char path[256];
-    float *mono;
-    uint64_t n;
-    snprintf(path, sizeof path, "tests/golden/nano/%s", file);
-    const sound s = sound_load(g->memory, path);
-    REQUIRE(mel_resample(g->memory, s.samples, s.n, s.n_channel, s.rate, &mono, &n, &err));
-    *n_frame = mel_frames(n);
-    float *mel = golden_alloc(g, (size_t)*n_frame * MEL_BANDS, sizeof *mel);
-    REQUIRE(mel_spectrogram(mono, n, mel, &err));
-    return mel;
 }
 
 /* ---- the encoder ---- */
@@ -80,7 +62,7 @@ static void check_recording(fixture *f, const json *c) {
         snprintf(names[i], sizeof names[i], "%s.%s", kinds[i],
                  json_string(json_get(c, "name"), ""));
     uint32_t n_frame;
-    const float *mel = hear(g, json_string(json_get(c, "file"), ""), &n_frame);
+    const float *mel = golden_hear(g, json_string(json_get(c, "file"), ""), &n_frame);
     assert_int_equal(n_frame, json_number(json_get(c, "valid_frames"), 0));
     if (safetensors_find(g->tensors, names[0])) {
         /* The golden one may have a frame more, of zeros: it was computed in a batch. */
@@ -107,7 +89,7 @@ static void nano(void **state) {
     close_fixture(&f);
 }
 
-/* The same words from 44.1 kHz in stereo; the numbers differ a little, so only they are compared. */
+/* The same words from 44.1 kHz in stereo, whose numbers differ a little. */
 static void stereo(void **state) {
     (void)state;
     fixture f;
@@ -115,7 +97,7 @@ static void stereo(void **state) {
     const json *c = json_at(f.g.json, 1);
     assert_string_equal(json_string(json_get(c, "name"), ""), "speech_5");
     uint32_t n_frame;
-    const float *mel = hear(&f.g, "speech_5_44k_stereo.wav", &n_frame);
+    const float *mel = golden_hear(&f.g, "speech_5_44k_stereo.wav", &n_frame);
     assert_int_equal(n_frame, json_number(json_get(c, "valid_frames"), 0));
     const float *soft = encode(&f.g, f.audio, mel, n_frame, NULL);
     golden_answer(&f.g, f.text, json_get(c, "ids"), json_get(c, "greedy_ids"), SOFT_TOKEN, soft,
