@@ -213,7 +213,7 @@ static void convolve(const audio_gpu *t, uint32_t i, gpu_view x, uint32_t n_row,
                          });
 }
 
-/* (33), (34) x = Winput of what the convolutions make of four frames */
+/* (33), (34) x = Winput of what the convolutions make of four frames; norm: the first layer's */
 static void embed(const audio_gpu *t) {
     const uint32_t n_half = div_up(t->n_frame, 2), width = BANDS_1 * t->c->n_conv[1];
     for (uint32_t at = 0; at < t->n; at += PIECE) {
@@ -224,6 +224,8 @@ static void embed(const audio_gpu *t) {
         convolve(t, 1, in(t, ROWS), n_half, first, out, at, n);
     }
     op_matmul(t->steps, &t->a->input, t->c->n_embd, in(t, WIDE), in(t, X), t->n);
+    op_rmsnorm(t->steps, t->weights->vectors, &t->a->layers[0].ffn[0].norm, ENCODER_EPS, 1,
+               in(t, X), in(t, NORM), t->n);
 }
 
 /* ---- pieces of a layer ---- */
@@ -435,10 +437,9 @@ bool audio_gpu_begin(audio_gpu *t, const float *input, uint32_t n, gpu_buffer so
 
 bool audio_gpu_advance(audio_gpu *t, bool *finished, carat_error *err) {
     const uint32_t n_layer = t->c->direct ? 0 : t->c->n_layer;
-    if (!t->done++ && !t->c->direct) {
-        embed(t);
-        op_rmsnorm(t->steps, t->weights->vectors, &t->a->layers[0].ffn[0].norm, ENCODER_EPS, 1,
-                   in(t, X), in(t, NORM), t->n);
+    if (!t->done) {
+        if (!t->c->direct) embed(t);
+        t->done = 1;
     }
     const uint32_t n_step = max_u32(STEP / t->n, 1);
     for (uint32_t i = 0; i < n_step && t->done <= n_layer; i++) layer(t, t->done++ - 1);
