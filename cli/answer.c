@@ -67,6 +67,17 @@ static void print_notice(printer *p, const char *text, size_t n) {
     fprintf(stderr, "%scarat: %.*s%s\n", dim(stderr), (int)n, text, plain(stderr));
 }
 
+/* Text says what is not the reading of a prompt: the work on pictures and sounds. */
+static void print_progress(printer *p, const carat_event *ev) {
+    const bool media = ev->text != NULL;
+    if (p->view->quiet || (ev->total < 64 && !media) || now_s() < p->due) return;
+    p->due = now_s() + PROGRESS_S;
+    progress("%s  %llu of %llu tokens",
+             media ? "encoding pictures and sounds" : "reading the prompt",
+             (unsigned long long)ev->done, (unsigned long long)ev->total);
+    p->progress = true;
+}
+
 static void put_item(buf *list) {
     if (list->len) buf_puts(list, ",");
 }
@@ -99,11 +110,7 @@ static void show_event(printer *p, const carat_event *ev, answer *out) {
     if (p->view->logprobs && ev->token >= 0) put_score(&out->logprobs, p->view->runtime, ev);
     switch (ev->kind) {
     case CARAT_EVENT_PROGRESS:
-        if (p->view->quiet || ev->total < 64 || now_s() < p->due) break;
-        p->due = now_s() + PROGRESS_S;
-        progress("reading the prompt  %llu of %llu tokens", (unsigned long long)ev->done,
-                 (unsigned long long)ev->total);
-        p->progress = true;
+        print_progress(p, ev);
         break;
     case CARAT_EVENT_TEXT:
         buf_put(&out->text, ev->text, ev->length);

@@ -11,6 +11,9 @@ enum { DEFAULT_CONTEXT = 8192 };
 static const option inspect_options[] = {
     OPTION("context", 'c', U32, context, "N",
            "tokens of context to compute the memory for; default: 8192", .min = 1, .max = 1 << 30),
+    OPTION("mmproj", 0, TEXT, projector, "FILE",
+           "GGUF file with the vision and audio encoders; default: in the model's file, or beside "
+           "it"),
     OPTION("tensors", 0, FLAG, tensors, NULL, "list every tensor of the file"),
     OPTION("json", 0, FLAG, json, NULL, "print all as one JSON object, tensors included"),
     OPTION("help", 'h', FLAG, help, NULL, "this text"),
@@ -72,6 +75,34 @@ static void print_model(const json *m) {
     if (b.len && !b.failed) row(&t, "parameters of Ollama", b.data);
     buf_free(&b);
     table_print(&t, stdout, false);
+}
+
+static void print_tower(table *t, const json *e, const char *what) {
+    char bytes[24];
+    if (!e || e->kind != JSON_OBJECT) return;
+    table_cell(t, "  %s", what);
+    if (json_bool(json_get(e, "direct"), false))
+        table_cell(t, "none: straight into the model");
+    else
+        table_cell(t, "%llu layers, %llu wide, %llu heads of %llu, n_ff %llu", big(e, "n_layer"),
+                   big(e, "n_embd"), big(e, "n_head"), big(e, "head_dim"), big(e, "n_ff"));
+    table_cell(t, "%s", human_bytes(number(e, "bytes"), bytes));
+}
+
+/* On the device they are only once there is a picture or a sound. */
+static void print_encoders(const json *e) {
+    const json *vision = json_get(e, "vision"), *audio = json_get(e, "audio");
+    table t = {.columns = "llr"};
+    title("encoders");
+    if (json_get(vision, "n_out") || json_get(audio, "n_out")) {
+        print_tower(&t, vision, "vision");
+        print_tower(&t, audio, "audio");
+        table_print(&t, stdout, false);
+    } else {
+        puts("  none: the model takes text only");
+    }
+    const char *file = json_string(json_get(e, "file"), NULL);
+    if (file) printf("  in %s\n", file);
 }
 
 static bool same_layer(const json *a, const json *b) {
@@ -160,8 +191,14 @@ static void print_memory(const json *memory, uint64_t n_ctx) {
     table_cell(&t, "  scratch");
     table_cell(&t, "%s", human_bytes(scratch, a));
     table_cell(&t, "%s", "");
+    uint64_t encoders = number(memory, "encoders");
+    if (encoders) {
+        table_cell(&t, "  encoders");
+        table_cell(&t, "%s", human_bytes(encoders, a));
+        table_cell(&t, "with the first picture or sound");
+    }
     table_cell(&t, "  together");
-    table_cell(&t, "%s", human_bytes(weights + kv + scratch, a));
+    table_cell(&t, "%s", human_bytes(weights + kv + scratch + encoders, a));
     table_cell(&t, "%s", "");
     char text[64];
     snprintf(text, sizeof text, "memory on a GPU at a context of %llu tokens",
@@ -196,6 +233,7 @@ static void print_all(const json *m, const settings *s) {
     if (!s->context && trained && trained < n_ctx) n_ctx = trained;
     print_model(m);
     print_layers(json_get(m, "layers"));
+    print_encoders(json_get(m, "encoders"));
     print_types(json_get(m, "types"));
     print_memory(json_get(m, "memory"), n_ctx);
     if (s->tensors) print_tensors(json_get(m, "tensors"));
@@ -223,8 +261,10 @@ const command command_inspect = {
     .name = "inspect",
     .summary = "show what a model is and what memory it needs",
     .usage = "MODEL",
-    .about = "Shows a model's configuration, its layers, the types of its tensors, and the memory "
-             "that it needs on a GPU. Reads no weights and needs no device.",
+    .about =
+        "Shows a model's configuration, its layers, its encoders for pictures and sounds, the "
+        "types of "
+        "its tensors, and the memory that it needs on a GPU. Reads no weights and needs no device.",
     .examples = "  carat inspect gemma4:e2b\n"
                 "  carat inspect model.gguf --context 32768\n"
                 "  carat inspect nano --tensors\n",

@@ -29,9 +29,25 @@ static const char *age(double modified, char text[32]) {
     return "now";
 }
 
+/* What a model takes besides text, as its header says; "" when it cannot be read. */
+static const char *takes(const char *name) {
+    carat_engine_desc desc;
+    carat_model_info info = {0};
+    carat_model *model = carat_model_find(name, &desc, NULL);
+    carat_engine *engine = model ? carat_engine_open(&desc, NULL, NULL) : NULL;
+    if (engine) carat_engine_info(engine, &info);
+    carat_engine_close(engine);
+    carat_model_free(model);
+    return !engine                             ? ""
+           : info.has_vision && info.has_audio ? "text, pictures, sounds"
+           : info.has_vision                   ? "text, pictures"
+           : info.has_audio                    ? "text, sounds"
+                                               : "text";
+}
+
 static void print_table(const json *models) {
-    table t = {.columns = "llrll"};
-    static const char *const head[] = {"name", "id", "size", "modified", "source"};
+    table t = {.columns = "llrlll"};
+    static const char *const head[] = {"name", "id", "size", "modified", "source", "takes"};
     for (size_t i = 0; i < COUNT(head); i++) table_cell(&t, "%s", head[i]);
     for (size_t i = 0; i < models->n; i++) {
         const json *m = json_at(models, i);
@@ -41,6 +57,7 @@ static void print_table(const json *models) {
         table_cell(&t, "%s", human_bytes((uint64_t)json_number(json_get(m, "bytes"), 0), size));
         table_cell(&t, "%s", age(json_number(json_get(m, "modified"), 0), when));
         table_cell(&t, "%s", json_string(json_get(m, "source"), ""));
+        table_cell(&t, "%s", takes(json_string(json_get(m, "name"), "")));
     }
     table_print(&t, stdout, true);
 }

@@ -113,6 +113,11 @@ void runtime_report(const runtime *r, const carat_stats *st, FILE *f) {
     table_cell(&t, "prompt");
     table_cell(&t, "%u tokens (%u reused) in %.3f s, %.1f tok/s", st->n_prompt, st->n_reused,
                st->prompt_s, prompt_rate(st));
+    if (st->n_encoded) {
+        table_cell(&t, "media");
+        table_cell(&t, "%u tokens of pictures and sounds in %.3f s of these", st->n_encoded,
+                   st->encode_s);
+    }
     table_cell(&t, "answer");
     table_cell(&t, "%u tokens in %.3f s, %.1f tok/s", st->n_generated, st->generate_s,
                generate_rate(st));
