@@ -20,7 +20,7 @@
 #include <pthread.h>
 
 enum {
-    MAX_BODY = 32 << 20,    /* bytes of a request */
+    MAX_BODY = 32 << 20,    /* bytes of a request, pictures and sounds in base64 included */
     MAX_HEADERS = 32 << 10, /* bytes of its headers, and of MHD's other memory for it */
     MAX_CONNECTIONS = 64,   /* each costs a thread */
     MAX_BACKLOG = 4 << 20,  /* bytes that a streaming client may be behind */
@@ -121,6 +121,7 @@ struct task {
     const char *prompt;         /* of TASK_COMPLETE */
     size_t prompt_len;
     carat_chat_desc desc;
+    media_refs *media; /* what its messages name; NULL: nothing. The worker decodes it */
     carat_sampling sampling;
     uint32_t n_ctx;    /* 0: the default */
     double keep_alive; /* seconds after the answer; INFINITY: for ever; negative: not given */

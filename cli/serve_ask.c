@@ -126,11 +126,22 @@ const char *ask_text(arena *a, const json *v) {
     return text;
 }
 
-bool ask_messages(arena *a, const json *messages, carat_chat_desc *desc, carat_error *err) {
+bool ask_messages(task *t, const json *messages, carat_error *err) {
     if (!messages || messages->kind != JSON_ARRAY)
         return fail(err, CARAT_E_ARGUMENT, "messages: not a list");
-    desc->messages = ask_text(a, messages);
-    return desc->messages || fail_memory(err, 0, "the messages");
+    buf b = {0};
+    bool ok = true;
+    t->media = arena_alloc(t->memory, 1, sizeof *t->media);
+    if (!t->media) return fail_memory(err, sizeof *t->media, "the messages");
+    buf_puts(&b, "[");
+    for (size_t i = 0; ok && i < messages->n; i++) {
+        if (i) buf_puts(&b, ",");
+        ok = media_take(t->memory, json_at(messages, i), t->media, &b, err);
+    }
+    buf_puts(&b, "]");
+    if (ok && !b.failed) t->desc.messages = arena_copy(t->memory, b.data, b.len);
+    buf_free(&b);
+    return ok && (t->desc.messages || fail_memory(err, 0, "the messages"));
 }
 
 bool ask_tools(arena *a, const json *tools, carat_chat_desc *desc, carat_error *err) {

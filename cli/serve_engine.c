@@ -27,6 +27,7 @@ typedef struct worker {
     carat_engine_desc desc;
     carat_engine *engine;
     slot slots[MAX_SESSIONS];
+    media_list media; /* of the task that runs, until its job has begun */
     uint64_t turn;
     double expires; /* when the model goes; INFINITY: never */
 } worker;
@@ -72,6 +73,7 @@ static bool same_text(const char *a, const char *b) { return a && b ? !strcmp(a,
 /* Whether what is loaded is still what the name means. */
 static bool is_loaded(const worker *w, const carat_engine_desc *desc, const struct stat *st) {
     return w->engine && same_text(w->desc.path, desc->path) &&
+           same_text(w->desc.projector, desc->projector) &&
            same_text(w->desc.system, desc->system) && same_text(w->desc.params, desc->params) &&
            same_text(w->desc.messages, desc->messages) && w->file.st_ino == st->st_ino &&
            w->file.st_size == st->st_size && w->file.st_mtim.tv_sec == st->st_mtim.tv_sec &&
@@ -249,6 +251,17 @@ static carat_job *start(worker *w, task *t, carat_error *err) {
     return job;
 }
 
+/* Pictures and sounds are decoded only now: of all tasks that wait, one has them in memory. */
+static carat_job *start_with_media(worker *w, task *t, carat_error *err) {
+    bool ok = !t->media || media_read(t->media, &w->media, err);
+    t->desc.media = w->media.items;
+    t->desc.n_media = w->media.n;
+    carat_job *job = ok ? start(w, t, err) : NULL;
+    t->desc.n_media = 0; /* the job has its own */
+    media_cut(&w->media, 0);
+    return job;
+}
+
 /* A call in the API's shape, with its JSON text parsed. */
 static void put_call(task *t, const carat_event *ev, buf *out) {
     arena *a = arena_create(NULL);
@@ -371,7 +384,7 @@ static void begin_stream(task *t) {
 
 static void answer_task(worker *w, task *t) {
     carat_error err = {0};
-    carat_job *job = start(w, t, &err);
+    carat_job *job = start_with_media(w, t, &err);
     if (!job) {
         end_with_error(t, &err, ask_status(err.code));
         return;

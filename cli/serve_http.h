@@ -78,7 +78,8 @@ bool ask_whole(const json *o, const char *key, double min, double max, int32_t *
 bool ask_bool(const json *o, const char *key, bool *out, carat_error *err);
 bool ask_seed(const json *o, uint64_t *out, carat_error *err);
 bool ask_stops(arena *a, const json *o, carat_chat_desc *desc, carat_error *err);
-bool ask_messages(arena *a, const json *messages, carat_chat_desc *desc, carat_error *err);
+/* The messages; pictures and sounds are taken out of them. */
+bool ask_messages(task *t, const json *messages, carat_error *err);
 bool ask_tools(arena *a, const json *tools, carat_chat_desc *desc, carat_error *err);
 /* log-probabilities of n alternatives; 0: of the token only */
 bool ask_logprobs(bool wanted, int32_t n, carat_chat_desc *desc, carat_error *err);

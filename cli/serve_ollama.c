@@ -289,7 +289,7 @@ static bool read_chat(const json *q, task *t, carat_error *err) {
         only_load(t);
         return true;
     }
-    return ask_messages(t->memory, messages, &t->desc, err) &&
+    return ask_messages(t, messages, err) &&
            ask_tools(t->memory, json_get(q, "tools"), &t->desc, err);
 }
 
@@ -306,27 +306,27 @@ static answered answer_with(exchange *x, const task_shape *shape,
 
 answered route_api_chat(exchange *x) { return answer_with(x, &chat_shape, read_chat); }
 
-/* A prompt as the one message of a conversation. */
+static json text_value(const char *text) {
+    return (json){.kind = JSON_STRING, .text = text, .len = strlen(text)};
+}
+
+/* A prompt as the one message of a conversation, behind a system message if there is one. */
 static bool read_prompt(const json *q, task *t, carat_error *err) {
     const json *prompt = json_get(q, "prompt"), *images = json_get(q, "images");
     const json *system = json_get(q, "system");
-    buf b = {0};
-    buf_puts(&b, "[");
-    if (system && system->kind == JSON_STRING && system->len) {
-        buf_puts(&b, "{\"role\":\"system\",\"content\":");
-        json_write(&b, system);
-        buf_puts(&b, "},");
-    }
-    buf_puts(&b, "{\"role\":\"user\",\"content\":");
-    json_write(&b, prompt);
-    if (images && images->kind == JSON_ARRAY) {
-        buf_puts(&b, ",\"images\":");
-        json_write(&b, images);
-    }
-    buf_puts(&b, "}]");
-    if (!b.failed) t->desc.messages = arena_copy(t->memory, b.data, b.len);
-    buf_free(&b);
-    return t->desc.messages || fail_memory(err, prompt->len, "the prompt");
+    const bool has_system = *json_string(system, "") != 0;
+    const bool has_images = images && images->kind == JSON_ARRAY;
+    json keys[3] = {text_value("role"), text_value("content"), text_value("images")};
+    json first[2] = {text_value("system")}, second[3] = {text_value("user"), *prompt};
+    if (has_system) first[1] = *system;
+    if (has_images) second[2] = *images;
+    json items[2] = {
+        {.kind = JSON_OBJECT, .n = 2, .keys = keys, .items = first},
+        {.kind = JSON_OBJECT, .n = has_images ? 3 : 2, .keys = keys, .items = second},
+    };
+    const json messages = {
+        .kind = JSON_ARRAY, .n = has_system ? 2 : 1, .items = has_system ? items : items + 1};
+    return ask_messages(t, &messages, err);
 }
 
 static bool read_generate(const json *q, task *t, carat_error *err) {

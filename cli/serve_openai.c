@@ -315,8 +315,8 @@ static bool read_chat(const json *q, task *t, carat_error *err) {
     bool logprobs = false;
     int32_t top = 0;
     return read_common(q, t, err) && read_limit(q, "max_completion_tokens", t, err) &&
-           ask_messages(t->memory, json_get(q, "messages"), &t->desc, err) &&
-           read_tools(q, t, err) && read_format(q, t, err) && read_thinking(q, t, err) &&
+           ask_messages(t, json_get(q, "messages"), err) && read_tools(q, t, err) &&
+           read_format(q, t, err) && read_thinking(q, t, err) &&
            ask_bool(q, "logprobs", &logprobs, err) &&
            ask_whole(q, "top_logprobs", 0, 20, &top, err) &&
            ask_logprobs(logprobs, top, &t->desc, err);

@@ -143,7 +143,8 @@ static void put_show(buf *b, const model_entry *e, const carat_engine_desc *desc
     put_details(b, human_count(info.n_params, size), info.quantisation);
     buf_puts(b, ",");
     put_info(b, &info);
-    buf_puts(b, "\"capabilities\":[\"completion\",\"tools\",\"thinking\"],");
+    buf_printf(b, "\"capabilities\":[\"completion\",\"tools\",\"thinking\"%s%s],",
+               info.has_vision ? ",\"vision\"" : "", info.has_audio ? ",\"audio\"" : "");
     put_time(b, "modified_at", (double)e->modified);
     buf_puts(b, "}\n");
 }
