@@ -352,7 +352,7 @@ static uint64_t paper_see(paper *p, uint32_t n_col, uint32_t n_row) {
         REQUIRE(vision_gpu_advance(t, &finished, &err));
         vision_gpu_progress(t, &done, &total);
         assert_true(done > last && done <= total);
-        assert_true(done - last < 200e9); /* 400 GFLOP */
+        assert_true(done - last < 200000000000u); /* 400 GFLOP */
     }
     assert_true(done == total);
     assert_string_equal(gpu_null_complaint(p->gpu), "");

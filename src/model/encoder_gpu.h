@@ -28,8 +28,8 @@ typedef struct encoder_gpu {
     uint64_t bytes;     /* of the matrices in the file */
 } encoder_gpu;
 
-/* Begins to bring an encoder to the device, once at a time: v->matrices, v->vectors and v->n_vectors of a vision
- * (or audio) that outlives it. */
+/* Begins to bring an encoder to the device: matrices, vectors and n_vectors of a vision (or audio),
+ * which outlives it. Not a second time before encoder_gpu_free(). */
 bool encoder_gpu_create(gpu *g, weight **matrices, const float *vectors, uint32_t n_vectors,
                         encoder_gpu **out, carat_error *err);
 /* One piece further. *busy: the device should work first. *done: all is there. */
