@@ -180,7 +180,7 @@ static void random_tower(void **state) {
     audio_gpu *t;
     if (!device) skip();
     open_ears(&e, device, true,
-              (audio_config){.n_layer = 5,
+              (audio_config){.n_layer = 4,
                              .n_embd = 48,
                              .n_ff = 80,
                              .n_head = 4,
@@ -195,8 +195,8 @@ static void random_tower(void **state) {
     check_sound(&e, t, mel, 1099);
     check_sound(&e, t, mel + MEL_BANDS, 83);
     const gpu_buffer soft = gpu_buffer_create(device, 275 * 20 * 4, GPU_STORAGE, "soft", &err);
-    REQUIRE(audio_gpu_begin(t, mel, 1100, soft, &err)); /* given up */
-    assert_int_equal(advance(t, 1), 1);
+    REQUIRE(audio_gpu_begin(t, mel, 1100, soft, &err)); /* given up, in software at once */
+    if (!device->info.software) assert_int_equal(advance(t, 1), 1);
     gpu_buffer_free(device, soft);
     check_sound(&e, t, mel, 30);
     audio_gpu_free(t);
