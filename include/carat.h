@@ -133,6 +133,8 @@ int64_t carat_detokenize(const carat_engine *eng, const int32_t *ids, size_t n, 
  * frees it with carat_string_free(). */
 typedef struct carat_chat_desc carat_chat_desc;
 char *carat_render(const carat_engine *eng, const carat_chat_desc *desc, carat_error *err);
+/* How many tokens it has, soft tokens included; -1 on error. */
+int64_t carat_count(const carat_engine *eng, const carat_chat_desc *desc, carat_error *err);
 
 /* ---- sessions: one conversation ----------------------------------------------------------- */
 

@@ -2,7 +2,9 @@
 //   q, out [n_tok, n_head, head_dim] f32; k, v [.., n_kv, head_dim] f16, row r holds position
 //   base + r, n_key rows; query t is at pos = base + first + t and sees keys j with j <= pos and,
 //   unless window is 0, pos - j < window. Scale 1. Query head h reads kv head h / (n_head / n_kv).
-//   head_dim is a multiple of 32, at most 512.
+//   head_dim is a multiple of 32, at most 512. Unless pictures is 0, query t sees keys up to
+//   first + last_seen[t] instead of pos: last_seen [n_tok] is t itself, for tokens of a picture the
+//   picture's last one.
 // Grid: x = ceil(n_tok * n_head / n_kv / 32), y = n_kv; 256 threads. The n_head / n_kv heads that
 // share a kv head are rows like the tokens are: a workgroup makes 32 of these rows, going through
 // the keys 64 at a time with a running maximum and sum. Thread (rg, lane) holds rows 4 rg .. + 3:
@@ -11,13 +13,14 @@
 
 struct Args {
     n_tok: u32, n_head: u32, n_kv: u32, head_dim: u32,
-    n_key: u32, first: u32, window: u32
+    n_key: u32, first: u32, window: u32, pictures: u32
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> k: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> v: array<vec4<u32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> last_seen: array<u32>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
 
 const HIDDEN = -1.0e30;
 
@@ -72,10 +75,18 @@ fn scale_rows(m: mat4x4<f32>, s: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(m[0] * s.x, m[1] * s.y, m[2] * s.z, m[3] * s.w);
 }
 
-// Scores of hidden keys; pos: of the four rows, counted from base like key.
-fn masked(s: vec4<f32>, key: u32, pos: vec4<u32>) -> vec4<f32> {
-    var seen = (vec4(key) <= pos) & vec4(key < args.n_key);
-    if (args.window > 0) { seen = seen & (pos - key < vec4(args.window)); }
+// The last keys that four rows see, counted from base.
+fn last_keys(row: u32, pos: vec4<u32>) -> vec4<u32> {
+    if (args.pictures == 0) { return pos; }
+    let n_group = args.n_head / args.n_kv;
+    let t = min(vec4(row, row + 1, row + 2, row + 3) / n_group, vec4(args.n_tok - 1));
+    return args.first + vec4(last_seen[t.x], last_seen[t.y], last_seen[t.z], last_seen[t.w]);
+}
+
+// Scores of hidden keys; pos, last: of the four rows, counted from base like key.
+fn masked(s: vec4<f32>, key: u32, pos: vec4<u32>, last: vec4<u32>) -> vec4<f32> {
+    var seen = (vec4(key) <= last) & vec4(key < args.n_key);
+    if (args.window > 0) { seen = seen & (vec4(key + args.window) > pos); }
     return select(vec4(HIDDEN), s, seen);
 }
 
@@ -103,7 +114,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
     var key0 = 0u;
     let first = args.first + row0 / n_group; // position of the first row
     if (args.window > 0 && first >= args.window) { key0 = first - args.window + 1; }
-    let end = min(args.n_key, args.first + (min(row0 + 32, n_row) - 1) / n_group + 1);
+    let last = last_keys(row, pos);
+    let last_tok = (min(row0 + 32, n_row) - 1) / n_group;
+    var end = min(args.n_key, args.first + last_tok + 1);
+    if (args.pictures > 0) { end = min(args.n_key, args.first + last_seen[last_tok] + 1); }
 
     var top = vec4(HIDDEN);
     var sum = vec4(0.0);
@@ -137,8 +151,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
             }
             workgroupBarrier();
         }
-        s0 = masked(s0, key0 + lane, pos);
-        s1 = masked(s1, key0 + lane + 32, pos);
+        s0 = masked(s0, key0 + lane, pos, last);
+        s1 = masked(s1, key0 + lane + 32, pos, last);
         q_tile[lid] = max(s0, s1);
         workgroupBarrier();
         var most = top;

@@ -189,7 +189,13 @@ static void test_qkv_post(void **state) {
 
 typedef struct attention_case {
     uint32_t n_tok, n_head, n_kv, head_dim, first, window;
+    uint32_t picture, n_picture; /* tokens that see each other, from `picture` on */
 } attention_case;
+
+/* The last token that token t sees, counted in the chunk. */
+static uint32_t last_seen(const attention_case *c, uint32_t t) {
+    return t - c->picture < c->n_picture ? c->picture + c->n_picture - 1 : t;
+}
 
 static float *as_halves(const float *v, size_t n, gpu_view *out) {
     uint16_t *half = kt_take(n, 2);
@@ -204,14 +210,15 @@ static void attend(const attention_case *c, uint32_t t, uint32_t head, const flo
                    const float *k, const float *v, float *out) {
     const uint32_t kv = head / (c->n_head / c->n_kv), pos = c->first + t, d = c->head_dim;
     const uint32_t from = c->window && pos + 1 > c->window ? pos + 1 - c->window : 0;
-    float *s = kt_take(pos + 1, 4);
-    for (uint32_t j = from; j <= pos; j++) {
+    const uint32_t end = c->first + last_seen(c, t) + 1;
+    float *s = kt_take(end, 4);
+    for (uint32_t j = from; j < end; j++) {
         const float *key = k + (size_t)(j * c->n_kv + kv) * d;
         for (uint32_t i = 0; i < d; i++) s[j] += q[i] * key[i];
     }
-    ref_softmax(s + from, pos + 1 - from);
+    ref_softmax(s + from, end - from);
     for (uint32_t i = 0; i < d; i++) out[i] = 0;
-    for (uint32_t j = from; j <= pos; j++)
+    for (uint32_t j = from; j < end; j++)
         for (uint32_t i = 0; i < d; i++) out[i] += s[j] * v[(size_t)(j * c->n_kv + kv) * d + i];
 }
 
@@ -228,7 +235,9 @@ static void one_attention(attention_case c) {
             const size_t at = (size_t)(t * c.n_head + h) * c.head_dim;
             attend(&c, t, h, q + at, k, v, want + at);
         }
-    const gpu_view gq = kt_in(q, n_q * 4);
+    uint32_t *last = kt_take(c.n_tok, 4);
+    for (uint32_t t = 0; t < c.n_tok; t++) last[t] = last_seen(&c, t);
+    const gpu_view gq = kt_in(q, n_q * 4), seen = kt_in(last, c.n_tok * 4);
     const kt_output out = kt_out(n_q * 4);
     const attention_args args = {.n_tok = c.n_tok,
                                  .n_head = c.n_head,
@@ -236,32 +245,38 @@ static void one_attention(attention_case c) {
                                  .head_dim = c.head_dim,
                                  .n_key = n_key,
                                  .first = c.first,
-                                 .window = c.window};
+                                 .window = c.window,
+                                 .pictures = c.n_picture > 0};
     begin();
     kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_attention,
                                         .args = &args,
-                                        .views = {gq, gk, gv, out.view},
+                                        .views = {gq, gk, gv, seen, out.view},
                                         .x = div_up(c.n_tok * (c.n_head / c.n_kv), 32),
                                         .y = c.n_kv});
     end();
-    char what[96];
-    snprintf(what, sizeof what, "attention %u tok %u/%u heads dim %u first %u window %u", c.n_tok,
-             c.n_head, c.n_kv, c.head_dim, c.first, c.window);
+    char what[128];
+    snprintf(what, sizeof what,
+             "attention %u tok %u/%u heads dim %u first %u window %u picture %u at %u", c.n_tok,
+             c.n_head, c.n_kv, c.head_dim, c.first, c.window, c.n_picture, c.picture);
     kt_compare(what, fetch(out), want, n_q, KT_F32);
     kt_reset();
 }
 
 static void test_attention(void **state) {
     (void)state;
-    one_attention((attention_case){1, 1, 1, 32, 0, 0});
-    one_attention((attention_case){31, 4, 2, 32, 0, 0});
-    one_attention((attention_case){33, 4, 1, 64, 7, 16});
-    one_attention((attention_case){65, 2, 2, 32, 64, 64});
-    one_attention((attention_case){5, 8, 1, 256, 130, 0});
-    one_attention((attention_case){7, 16, 1, 512, 70, 0});
-    one_attention((attention_case){40, 6, 2, 128, 63, 32});
-    one_attention((attention_case){70, 3, 1, 32, 200, 65});
-    one_attention((attention_case){2, 1, 1, 32, 500, 1});
+    one_attention((attention_case){1, 1, 1, 32, 0, 0, 0, 0});
+    one_attention((attention_case){31, 4, 2, 32, 0, 0, 0, 0});
+    one_attention((attention_case){33, 4, 1, 64, 7, 16, 0, 0});
+    one_attention((attention_case){65, 2, 2, 32, 64, 64, 0, 0});
+    one_attention((attention_case){5, 8, 1, 256, 130, 0, 0, 0});
+    one_attention((attention_case){7, 16, 1, 512, 70, 0, 0, 0});
+    one_attention((attention_case){40, 6, 2, 128, 63, 32, 0, 0});
+    one_attention((attention_case){70, 3, 1, 32, 200, 65, 0, 0});
+    one_attention((attention_case){2, 1, 1, 32, 500, 1, 0, 0});
+    one_attention((attention_case){50, 4, 2, 32, 0, 16, 3, 40}); /* pictures */
+    one_attention((attention_case){150, 2, 1, 64, 33, 32, 0, 100});
+    one_attention((attention_case){70, 3, 1, 32, 200, 65, 69, 1});
+    one_attention((attention_case){9, 1, 1, 128, 5, 0, 2, 7});
 }
 
 /* ---- per-layer embeddings, scores ---- */

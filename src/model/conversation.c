@@ -163,3 +163,22 @@ char *carat_render(const carat_engine *eng, const carat_chat_desc *desc, carat_e
     arena_free(a);
     return text;
 }
+
+int64_t carat_count(const carat_engine *eng, const carat_chat_desc *desc, carat_error *err) {
+    arena *a = arena_create(err);
+    if (!a) return -1;
+    prompt p = {0};
+    json *messages, *tools;
+    media_plan plan;
+    int64_t n = -1;
+    if (parse(eng, a, desc, &messages, &tools, err) &&
+        media_plan_create(a, eng, desc, messages, &plan, err) &&
+        render(eng, desc, messages, &plan, &p, err)) {
+        chat_encode(eng->model->tokenizer, &p.text, &p.ids);
+        if (media_expand(&plan, &p.text, &p.ids, err)) n = (int64_t)p.ids.len;
+        if (p.ids.failed) n = -1, fail_memory(err, p.text.text.len, "the prompt's tokens");
+    }
+    prompt_free(&p);
+    arena_free(a);
+    return n;
+}

@@ -42,6 +42,19 @@ static void add_rmsnorm(const prefill *p, gpu_buffer update, const vector *post,
                    whole(p->x), whole(p->t->norm), p->n_tok);
 }
 
+/* Soft tokens over the embeddings of what stands in their places. */
+static void put_soft(const prefill *p, const text_input *in) {
+    const uint64_t row = (uint64_t)p->c->n_embd * 4;
+    const uint32_t end = p->pos + p->n_tok;
+    for (uint32_t i = 0; i < in->n_span; i++) {
+        const soft_span *s = &in->spans[i];
+        const uint32_t from = max_u32(s->pos, p->pos), to = min_u32(s->pos + s->n, end);
+        if (from < to)
+            gpu_copy(p->t->gpu, p->x, (from - p->pos) * row, s->device, (from - s->pos) * row,
+                     (to - from) * row);
+    }
+}
+
 /* The per-layer embeddings of all layers that run, into ple_proj. */
 static void ple_input(const prefill *p) {
     const uint32_t n = p->n_run * p->c->n_ple;
@@ -135,15 +148,16 @@ static void attention(const prefill *p, uint32_t il, const key_rows *from) {
         .n_key = from->first + p->n_tok,
         .first = from->first,
         .window = l->window,
+        .pictures = l->sliding && p->t->pictures,
     };
-    kernel_run(p->s,
-               &(kernel_call){
-                   .kernel = &kernel_attention,
-                   .args = &args,
-                   .views = {whole(p->t->q), whole(from->k), whole(from->v), whole(p->t->attn)},
-                   .x = div_up(p->n_tok * (l->n_head / l->n_kv), ATTENTION_ROWS),
-                   .y = l->n_kv,
-               });
+    kernel_run(p->s, &(kernel_call){
+                         .kernel = &kernel_attention,
+                         .args = &args,
+                         .views = {whole(p->t->q), whole(from->k), whole(from->v),
+                                   whole(p->t->last_seen), whole(p->t->attn)},
+                         .x = div_up(p->n_tok * (l->n_head / l->n_kv), ATTENTION_ROWS),
+                         .y = l->n_kv,
+                     });
 }
 
 /* From the normed stream in t->norm to attn_out. */
@@ -206,8 +220,8 @@ static void layer(const prefill *p, uint32_t il) {
     add_rmsnorm(p, t->ple_out, &w->ple_norm, next, w->scale);
 }
 
-void prefill_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t n_tok, uint32_t pos,
-                        uint32_t n_run) {
+void prefill_gpu_layers(text_gpu *t, kernel_steps *s, const text_input *in, uint32_t n_run) {
+    const uint32_t n_tok = in->n_tok;
     text_gpu_embed(t, s, t->ids, n_tok);
     const prefill p = {
         .t = t,
@@ -216,9 +230,10 @@ void prefill_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t n_tok, uint32_t p
         .w = &t->model->weights,
         .x = t->x[t->x_at],
         .n_tok = n_tok,
-        .pos = pos,
+        .pos = in->pos,
         .n_run = n_run,
     };
+    put_soft(&p, in);
     if (p.c->n_ple > 0) ple_input(&p);
     op_rmsnorm(s, p.w->vector_buffer, &p.w->layers[0].attn_norm, p.c->rms_eps, 1, whole(p.x),
                whole(t->norm), n_tok);

@@ -194,7 +194,8 @@ void session_snapshot(carat_session *ses) {
 /* ---- running ---- */
 
 uint32_t session_chunk(const carat_session *ses) {
-    return ses->gpu ? ses->gpu->n_chunk : 64; /* small: a cancel is seen between chunks */
+    return ses->gpu ? min_u32(ses->gpu->n_chunk, TEXT_GPU_CHUNK)
+                    : 64; /* small: a cancel is seen between chunks */
 }
 
 uint32_t session_next(const carat_session *ses, const soft_list *soft, uint32_t left) {

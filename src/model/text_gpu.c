@@ -14,6 +14,7 @@
 
 #define DECODE_CALLS  4096u /* dispatches a step at most: 256 layers of up to 14, and the head */
 #define PREFILL_CALLS 16384u
+#define PADDING       0 /* the token that soft tokens count as */
 
 /* ---- memory -------------------------------------------------------------------------------- */
 
@@ -35,8 +36,6 @@ static widths widest(const model_config *c) {
     }
     return w;
 }
-
-static uint32_t chunk_for(uint32_t n_ctx) { return min_u32(TEXT_GPU_CHUNK, n_ctx); }
 
 /* Creates a buffer and counts it; with t NULL it only counts. */
 typedef struct maker {
@@ -61,7 +60,7 @@ static void make(maker *mk, gpu_buffer *out, uint64_t bytes, gpu_usage usage, co
     if (!out->id) mk->ok = false;
 }
 
-static void make_inputs(maker *mk, text_gpu *t, const model_config *c, uint64_t n) {
+static void make_one(maker *mk, text_gpu *t, const model_config *c) {
     uint64_t ple = (uint64_t)c->n_layer * c->n_ple * 4, rope = 512 / 2 * 8;
     make(mk, &t->one.step, sizeof(step_uniform), GPU_UNIFORM, "step");
     make(mk, &t->one.ids, 4, GPU_STORAGE, "id");
@@ -69,8 +68,13 @@ static void make_inputs(maker *mk, text_gpu *t, const model_config *c, uint64_t 
     make(mk, &t->one.rope_global, rope, GPU_STORAGE, "rope");
     make(mk, &t->one.ple_token, ple, GPU_STORAGE, "per-layer embedding");
     make(mk, &t->one.ple_proj, ple, GPU_STORAGE, "per-layer projection");
+}
+
+static void make_inputs(maker *mk, text_gpu *t, const model_config *c, uint64_t n) {
+    uint64_t ple = (uint64_t)c->n_layer * c->n_ple * 4, rope = 512 / 2 * 8;
     make(mk, &t->step, sizeof(step_uniform), GPU_UNIFORM, "step");
     make(mk, &t->ids, n * 4, GPU_STORAGE, "ids");
+    make(mk, &t->last_seen, n * 4, GPU_STORAGE, "last keys");
     make(mk, &t->rope_sliding, n * rope, GPU_STORAGE, "rope");
     make(mk, &t->rope_global, n * rope, GPU_STORAGE, "rope");
     make(mk, &t->ple_token, n * ple, GPU_STORAGE, "per-layer embeddings");
@@ -120,8 +124,10 @@ static void make_kv(maker *mk, text_gpu *t, const model_config *c, uint32_t n_ct
         make(mk, &kv->k, bytes, GPU_STORAGE, "the K cache of a layer");
         make(mk, &kv->v, bytes, GPU_STORAGE, "the V cache of a layer");
     }
-    if (!sliding) return;
-    uint64_t stage = (uint64_t)(c->window + chunk_for(n_ctx)) * widest(c).stage;
+}
+
+static void make_stages(maker *mk, text_gpu *t, const model_config *c, uint64_t n) {
+    uint64_t stage = (c->window + n) * widest(c).stage;
     for (int i = 0; i < 2; i++) {
         if (i == 1 && sliding_donor(c) == c->n_layer) continue;
         make(mk, &t->stage_k[i], stage, GPU_STORAGE, "staged keys");
@@ -133,7 +139,9 @@ void text_gpu_memory(const model *m, uint64_t *kv_fixed, uint64_t *kv_token, uin
     text_gpu none = {0};
     maker fixed = {.ok = true}, token = {.ok = true}, rest = {.ok = true};
     make_kv(&fixed, &none, &m->config, TEXT_GPU_CHUNK, true);
+    make_stages(&fixed, &none, &m->config, TEXT_GPU_CHUNK);
     make_kv(&token, &none, &m->config, 1, false);
+    make_one(&rest, &none, &m->config);
     make_inputs(&rest, &none, &m->config, TEXT_GPU_CHUNK);
     make_values(&rest, &none, &m->config, TEXT_GPU_CHUNK);
     *kv_fixed = fixed.bytes;
@@ -174,6 +182,23 @@ static bool check_model(const model *m, const gpu *g, carat_error *err) {
     return true;
 }
 
+/* Everything whose size is that of a chunk of n tokens. */
+static bool make_chunk(text_gpu *t, uint32_t n, carat_error *err) {
+    const model_config *c = &t->model->config;
+    size_t n_ple = (size_t)c->n_layer * c->n_ple;
+    t->n_chunk = n;
+    t->rope_host = arena_alloc(t->memory, n, 512 * sizeof(float));
+    t->ple_host = arena_alloc(t->memory, n, n_ple * sizeof(float));
+    t->ids_host = arena_alloc(t->memory, n, sizeof *t->ids_host);
+    if (!t->rope_host || !t->ple_host || !t->ids_host)
+        return fail_memory(err, n * (n_ple + 513) * sizeof(float), "a session's inputs");
+    maker mk = {.t = t, .ok = true, .err = err};
+    make_stages(&mk, t, c, n);
+    make_inputs(&mk, t, c, n);
+    make_values(&mk, t, c, n);
+    return mk.ok && (!c->n_expert || moe_gpu_create(t, err));
+}
+
 bool text_gpu_create(const model *m, gpu *g, kernel_cache *cache, uint32_t n_ctx, text_gpu **out,
                      carat_error *err) {
     *out = NULL;
@@ -185,19 +210,13 @@ bool text_gpu_create(const model *m, gpu *g, kernel_cache *cache, uint32_t n_ctx
         return fail_memory(err, sizeof *t, "a session on the GPU");
     }
     *t = (text_gpu){.model = m, .gpu = g, .cache = cache, .n_ctx = n_ctx, .memory = memory};
-    t->n_chunk = chunk_for(n_ctx);
-    size_t n_ple = (size_t)m->config.n_layer * m->config.n_ple;
-    t->rope_host = arena_alloc(memory, t->n_chunk, 512 * sizeof(float));
-    t->ple_host = arena_alloc(memory, t->n_chunk, n_ple * sizeof(float));
-    maker mk = {.t = t, .ok = t->rope_host && t->ple_host, .err = err};
-    if (!mk.ok) fail_memory(err, t->n_chunk * (n_ple + 512) * sizeof(float), "a session's inputs");
+    maker mk = {.t = t, .ok = true, .err = err};
     make_kv(&mk, t, &m->config, n_ctx, true);
     make_kv(&mk, t, &m->config, n_ctx, false);
-    make_inputs(&mk, t, &m->config, t->n_chunk);
-    make_values(&mk, t, &m->config, t->n_chunk);
-    mk.ok = mk.ok && (t->decode = kernel_steps_create(cache, DECODE_CALLS, err)) &&
-            (t->prefill = kernel_steps_create(cache, PREFILL_CALLS, err)) &&
-            (!m->config.n_expert || moe_gpu_create(t, err));
+    make_one(&mk, t, &m->config);
+    mk.ok = mk.ok && make_chunk(t, min_u32(TEXT_GPU_CHUNK, n_ctx), err) &&
+            (t->decode = kernel_steps_create(cache, DECODE_CALLS, err)) &&
+            (t->prefill = kernel_steps_create(cache, PREFILL_CALLS, err));
     if (!mk.ok) {
         text_gpu_free(t);
         return false;
@@ -206,19 +225,55 @@ bool text_gpu_create(const model *m, gpu *g, kernel_cache *cache, uint32_t n_ctx
     return true;
 }
 
+#define CHUNK_BUFFERS 30u
+
+typedef struct buffer_list {
+    gpu_buffer *at[CHUNK_BUFFERS];
+} buffer_list;
+
+static buffer_list chunk_buffers(text_gpu *t) {
+    return (buffer_list){{&t->step,        &t->ids,       &t->last_seen,  &t->rope_sliding,
+                          &t->rope_global, &t->ple_token, &t->ple_proj,   &t->targets,
+                          &t->x[0],        &t->x[1],      &t->norm,       &t->qkv,
+                          &t->q,           &t->k,         &t->v,          &t->attn,
+                          &t->attn_stat,   &t->attn_out,  &t->act,        &t->ffn_out,
+                          &t->ple_gate,    &t->ple_out,   &t->logits,     &t->topk,
+                          &t->topk_work,   &t->scores,    &t->stage_k[0], &t->stage_k[1],
+                          &t->stage_v[0],  &t->stage_v[1]}};
+}
+
+static void free_chunk(text_gpu *t) {
+    const buffer_list all = chunk_buffers(t);
+    for (size_t i = 0; i < CHUNK_BUFFERS; i++) gpu_buffer_free(t->gpu, *all.at[i]);
+    if (t->moe) moe_gpu_free(t);
+}
+
+/* Room for runs of n tokens; on failure there is the room that there was. */
+static bool reserve(text_gpu *t, uint32_t n, carat_error *err) {
+    if (n <= t->n_chunk) return true;
+    text_gpu larger = *t;
+    const buffer_list all = chunk_buffers(&larger);
+    for (size_t i = 0; i < CHUNK_BUFFERS; i++) *all.at[i] = (gpu_buffer){0};
+    larger.moe = NULL;
+    if (!make_chunk(&larger, (uint32_t)round_up(n, 64), err)) {
+        free_chunk(&larger);
+        return false;
+    }
+    kernel_steps_forget(t->decode);
+    kernel_steps_forget(t->prefill);
+    free_chunk(t);
+    *t = larger;
+    return true;
+}
+
 void text_gpu_free(text_gpu *t) {
     if (!t) return;
     kernel_steps_free(t->decode);
     kernel_steps_free(t->prefill);
-    if (t->moe) moe_gpu_free(t);
+    free_chunk(t);
     const one_token *o = &t->one;
-    const gpu_buffer all[] = {
-        o->step,    o->ids,        o->rope_sliding, o->rope_global, o->ple_token, o->ple_proj,
-        t->step,    t->ids,        t->rope_sliding, t->rope_global, t->ple_token, t->ple_proj,
-        t->targets, t->x[0],       t->x[1],         t->norm,        t->qkv,       t->q,
-        t->k,       t->v,          t->attn,         t->attn_stat,   t->attn_out,  t->act,
-        t->ffn_out, t->ple_gate,   t->ple_out,      t->logits,      t->topk,      t->topk_work,
-        t->scores,  t->stage_k[0], t->stage_k[1],   t->stage_v[0],  t->stage_v[1]};
+    const gpu_buffer all[] = {o->step,        o->ids,       o->rope_sliding,
+                              o->rope_global, o->ple_token, o->ple_proj};
     for (size_t i = 0; i < COUNT(all); i++) gpu_buffer_free(t->gpu, all[i]);
     for (uint32_t il = 0; il < t->model->config.n_owner; il++) {
         gpu_buffer_free(t->gpu, t->kv[il].k);
@@ -259,14 +314,35 @@ static bool write_one(text_gpu *t, int32_t id, uint32_t pos, carat_error *err) {
     return write_ple(t, &id, 1, t->model->config.n_layer, t->one.ple_token, err);
 }
 
-static bool write_chunk(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos,
-                        uint32_t n_run, carat_error *err) {
-    step_uniform step = {.pos = pos, .n_tok = n_tok};
+/* The span that position pos is in; NULL: there is a token. */
+static const soft_span *span_at(const text_input *in, uint32_t pos) {
+    for (uint32_t i = 0; i < in->n_span; i++)
+        if (pos >= in->spans[i].pos && pos - in->spans[i].pos < in->spans[i].n)
+            return &in->spans[i];
+    return NULL;
+}
+
+/* Ids of the run, and the last key that each token sees. */
+static void write_ids(text_gpu *t, const text_input *in) {
+    uint32_t *last = (uint32_t *)(void *)t->rope_host; /* not in use yet */
+    t->pictures = false;
+    for (uint32_t i = 0; i < in->n_tok; i++) {
+        const soft_span *s = in->n_span ? span_at(in, in->pos + i) : NULL;
+        t->ids_host[i] = s ? PADDING : in->tokens[i];
+        last[i] = s && s->picture ? s->pos + s->n - 1 - in->pos : i;
+        t->pictures |= s && s->picture && t->model->config.vision_bidirectional;
+    }
+    gpu_write(t->gpu, t->ids, 0, t->ids_host, (size_t)in->n_tok * 4);
+    if (t->pictures) gpu_write(t->gpu, t->last_seen, 0, last, (size_t)in->n_tok * 4);
+}
+
+static bool write_chunk(text_gpu *t, const text_input *in, uint32_t n_run, carat_error *err) {
+    step_uniform step = {.pos = in->pos, .n_tok = in->n_tok};
     gpu_write(t->gpu, t->step, 0, &step, sizeof step);
-    gpu_write(t->gpu, t->ids, 0, ids, (size_t)n_tok * 4);
-    write_rope(t, true, pos, n_tok, t->rope_sliding);
-    write_rope(t, false, pos, n_tok, t->rope_global);
-    return write_ple(t, ids, n_tok, n_run, t->ple_token, err);
+    write_ids(t, in);
+    write_rope(t, true, in->pos, in->n_tok, t->rope_sliding);
+    write_rope(t, false, in->pos, in->n_tok, t->rope_global);
+    return write_ple(t, t->ids_host, in->n_tok, n_run, t->ple_token, err);
 }
 
 void text_gpu_embed(text_gpu *t, kernel_steps *s, gpu_buffer ids, uint32_t n_tok) {
@@ -290,15 +366,27 @@ void text_gpu_embed(text_gpu *t, kernel_steps *s, gpu_buffer ids, uint32_t n_tok
 
 /* ---- runs ---------------------------------------------------------------------------------- */
 
-static bool check_run(const text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos,
-                      carat_error *err) {
-    if (!n_tok || n_tok > t->n_chunk || pos > t->n_ctx || n_tok > t->n_ctx - pos)
+/* Whether a picture whose tokens see each other begins before `pos` and ends after it. */
+static bool cuts_picture(const text_gpu *t, const text_input *in, uint32_t pos) {
+    const soft_span *s = t->model->config.vision_bidirectional ? span_at(in, pos) : NULL;
+    return s && s->picture && pos > s->pos;
+}
+
+static bool check_run(const text_gpu *t, const text_input *in, carat_error *err) {
+    const uint32_t n_tok = in->n_tok, pos = in->pos;
+    if (!n_tok || pos > t->n_ctx || n_tok > t->n_ctx - pos)
         return fail(err, CARAT_E_CONTEXT, "%u tokens at position %u; the context holds %u", n_tok,
                     pos, t->n_ctx);
-    for (uint32_t i = 0; i < n_tok; i++)
-        if (ids[i] < 0 || (uint32_t)ids[i] >= t->model->config.n_vocab)
-            return fail(err, CARAT_E_ARGUMENT, "token %d is not in the vocabulary of %u", ids[i],
-                        t->model->config.n_vocab);
+    if (in->n_span && (cuts_picture(t, in, pos) || cuts_picture(t, in, pos + n_tok)))
+        return fail(err, CARAT_E_ARGUMENT, "text: the soft tokens of a picture must come at once");
+    for (uint32_t i = 0; i < n_tok; i++) {
+        const soft_span *s = in->n_span ? span_at(in, pos + i) : NULL;
+        if (s && !s->device.id)
+            return fail(err, CARAT_E_ARGUMENT, "text: soft tokens that are not on the device");
+        if (!s && (in->tokens[i] < 0 || (uint32_t)in->tokens[i] >= t->model->config.n_vocab))
+            return fail(err, CARAT_E_ARGUMENT, "token %d is not in the vocabulary of %u",
+                        in->tokens[i], t->model->config.n_vocab);
+    }
     return true;
 }
 
@@ -312,43 +400,49 @@ static bool run_decode(text_gpu *t, bool head, uint32_t pos, carat_error *err) {
 }
 
 /* The layers that own KV for all tokens, the others for the last one, which they leave behind. */
-static bool run_prefill(text_gpu *t, uint32_t n_tok, uint32_t pos, bool head, carat_error *err) {
+static bool run_prefill(text_gpu *t, const text_input *in, bool head, carat_error *err) {
     const model_config *c = &t->model->config;
     kernel_steps *s = t->prefill;
     kernel_begin(s);
     if (head) decode_gpu_inputs(t, s);
-    prefill_gpu_layers(t, s, n_tok, pos, c->n_owner);
+    prefill_gpu_layers(t, s, in, c->n_owner);
     if (head) {
         uint64_t row = (uint64_t)c->n_embd * 4;
-        gpu_copy(t->gpu, t->x[1 - t->x_at], 0, t->x[t->x_at], row * (n_tok - 1), row);
+        gpu_copy(t->gpu, t->x[1 - t->x_at], 0, t->x[t->x_at], row * (in->n_tok - 1), row);
         t->x_at = 1 - t->x_at;
-        decode_gpu_layers(t, s, c->n_owner, pos + n_tok - 1);
+        decode_gpu_layers(t, s, c->n_owner, in->pos + in->n_tok - 1);
         decode_gpu_head(t, s);
     }
     return kernel_end(s, err) && gpu_submit(t->gpu, err);
 }
 
-bool text_gpu_run(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos, bool head,
-                  carat_error *err) {
-    if (!check_run(t, ids, n_tok, pos, err)) return false;
-    if ((head || n_tok == 1) && !write_one(t, ids[n_tok - 1], pos + n_tok - 1, err)) return false;
-    if (n_tok == 1) return run_decode(t, head, pos, err);
-    return write_chunk(t, ids, n_tok, pos, t->model->config.n_owner, err) &&
-           run_prefill(t, n_tok, pos, head, err);
+bool text_gpu_run_soft(text_gpu *t, const text_input *in, bool head, carat_error *err) {
+    if (!check_run(t, in, err)) return false;
+    const uint32_t last = in->n_tok - 1;
+    const bool soft_end = span_at(in, in->pos + last) != NULL, one = in->n_tok == 1 && !soft_end;
+    if (head && soft_end)
+        return fail(err, CARAT_E_ARGUMENT, "text: nothing follows the soft tokens of a picture");
+    if (!reserve(t, in->n_tok, err)) return false;
+    if ((head || one) && !write_one(t, in->tokens[last], in->pos + last, err)) return false;
+    if (one) return run_decode(t, head, in->pos, err);
+    return write_chunk(t, in, t->model->config.n_owner, err) && run_prefill(t, in, head, err);
 }
 
-bool text_gpu_run_soft(text_gpu *t, const text_input *in, bool head, carat_error *err) {
-    return text_gpu_run(t, in->tokens, in->n_tok, in->pos, head, err);
+bool text_gpu_run(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos, bool head,
+                  carat_error *err) {
+    return text_gpu_run_soft(t, &(text_input){.tokens = ids, .n_tok = n_tok, .pos = pos}, head,
+                             err);
 }
 
 bool text_gpu_score(text_gpu *t, const int32_t *ids, const int32_t *targets, uint32_t n_tok,
                     uint32_t pos, carat_error *err) {
     uint32_t n_layer = t->model->config.n_layer;
-    if (!check_run(t, ids, n_tok, pos, err)) return false;
-    if (!write_chunk(t, ids, n_tok, pos, n_layer, err)) return false;
+    const text_input in = {.tokens = ids, .n_tok = n_tok, .pos = pos};
+    if (!check_run(t, &in, err) || !reserve(t, n_tok, err)) return false;
+    if (!write_chunk(t, &in, n_layer, err)) return false;
     gpu_write(t->gpu, t->targets, 0, targets, (size_t)n_tok * 4);
     kernel_begin(t->prefill);
-    prefill_gpu_layers(t, t->prefill, n_tok, pos, n_layer);
+    prefill_gpu_layers(t, t->prefill, &in, n_layer);
     prefill_gpu_scores(t, t->prefill, n_tok);
     return kernel_end(t->prefill, err) && gpu_submit(t->gpu, err);
 }

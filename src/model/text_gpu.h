@@ -46,7 +46,7 @@ typedef struct text_gpu {
     gpu *gpu;
     kernel_cache *cache;
     kernel_steps *decode, *prefill; /* memoised call sequences */
-    uint32_t n_ctx, n_chunk;        /* n_chunk <= TEXT_GPU_CHUNK */
+    uint32_t n_ctx, n_chunk;        /* n_chunk <= TEXT_GPU_CHUNK, or a larger picture's */
     kv_gpu kv[MODEL_MAX_LAYERS];    /* of owners */
     /* Prefill's window of a sliding layer: the ring's tokens in order, then the chunk's.
      * [0] for most layers, [1] for the donor of the shared ones, whose keys must last. */
@@ -55,6 +55,8 @@ typedef struct text_gpu {
     /* Inputs of a prefill run, written before it. */
     gpu_buffer step;                      /* step_uniform */
     gpu_buffer ids;                       /* [n_chunk] u32 */
+    gpu_buffer last_seen;                 /* [n_chunk] u32, see attention.wgsl; if there are */
+    bool pictures;                        /* whose tokens see each other */
     gpu_buffer rope_sliding, rope_global; /* [n_chunk, n_rot, 2] f32 */
     gpu_buffer ple_token; /* [n_chunk, n_layer * n_ple] f32: scaled rows of the table;
                                        in prefill rows of n_owner * n_ple unless all layers run */
@@ -77,6 +79,7 @@ typedef struct text_gpu {
     gpu_buffer targets;   /* [n_chunk] i32, -1: none */
     gpu_buffer topk_work; /* histogram */
     float *rope_host, *ple_host; /* staging for the inputs above */
+    int32_t *ids_host;           /* [n_chunk] */
     uint32_t x_at;               /* which x holds the residual stream now */
     struct moe_gpu *moe;         /* moe_gpu.c's own buffers, or NULL */
     arena *memory;
@@ -142,9 +145,9 @@ void decode_gpu_head(text_gpu *t, kernel_steps *s);
 
 /* ---- prefill_gpu.c ---- */
 
-/* Embedding (of ids), PLE inputs and layers [0, n_run) for all n_tok tokens at pos; K and V end up
- * in t->kv. The residual stream [n_tok, n_embd] is left in x[x_at]. */
-void prefill_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t n_tok, uint32_t pos, uint32_t n_run);
+/* Embedding (of t->ids; soft tokens are copied), PLE inputs and layers [0, n_run) for all tokens of
+ * in; K and V end up in t->kv. The residual stream [n_tok, n_embd] is left in x[x_at]. */
+void prefill_gpu_layers(text_gpu *t, kernel_steps *s, const text_input *in, uint32_t n_run);
 
 /* After it, with all layers run: log-probabilities of t->targets [n_tok] in t->scores. */
 void prefill_gpu_scores(text_gpu *t, kernel_steps *s, uint32_t n_tok);
