@@ -2,8 +2,8 @@
 //   s[t, far] = q[t] * scale . (k_scale * k[t - far] + rel[far]), far < REACH and far <= t;
 //   out[t] = sum_far softmax_far(cap * tanh(s / cap)) * v[t - far], each head by itself,
 //   scale [head_dim] = q_scale * dim_scale.
-//   q, k, v, out [n_tok, n_head, head_dim], rel [REACH, n_head, head_dim], head_dim a multiple of 4;
-//   dim_scale: head_dim values of vectors from w_dim on.
+//   q, k, v, out [n_tok, n_head, head_dim], rel [REACH, n_head, head_dim], head_dim a multiple of
+//   4; dim_scale: head_dim values of vectors from w_dim on.
 // Grid: x = ceil(n_tok / TOKENS), y = n_head; 256 threads. f32. CPU twin: hear() of audio_cpu.c.
 
 override TOKENS: u32 = 16; // of a workgroup

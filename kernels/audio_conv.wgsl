@@ -1,9 +1,9 @@
 // audio_conv: shortens a spectrogram to a half in time and in bands.
-//   z[t, b, o] = sum_(kt, kf, i) w[kt, kf, i, o] * x[2 t + kt - 1, 2 b + kf - 1, i], zeros around x;
+//   z[t, b, o] = sum_(kt, kf, i) w[kt, kf, i, o] * x[2 t + kt - 1, 2 b + kf - 1, i], zeros around;
 //   out[t, b, o] = max(0, (z - mean_o(z)) / sqrt(var_o(z) + eps) * w_norm[o]).
-//   x [.., n_band, n_in]: rows from x_first on of a sound of n_row rows; out [n_out_row, n_band / 2,
-//   n_out]: rows from out_first on. n_out = 4 QUADS, n_band a multiple of 8; kernel from w on
-//   [3, 3, n_in, n_out], w_norm: n_out values of vectors from there.
+//   x [.., n_band, n_in]: rows from x_first on of a sound of n_row rows; out [n_out_row,
+//   n_band / 2, n_out]: rows from out_first on. n_out = 4 QUADS, n_band a multiple of 8; kernel
+//   from w on [3, 3, n_in, n_out], w_norm: n_out values of vectors from there.
 // Grid: x = ceil(n_out_row * n_band / 8 / (256 / QUADS)) workgroups of 256 threads. QUADS
 // neighbouring threads make all channels of four neighbouring bands, four channels each. f32.
 // CPU twin: embed() of audio_cpu.c.

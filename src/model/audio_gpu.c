@@ -141,7 +141,7 @@ static void fill_distances(uint32_t n_embd, float *out) {
 static gpu_buffer filled_buffer(gpu *g, const float *values, uint64_t n, const char *label,
                                 carat_error *err) {
     const gpu_buffer b = gpu_buffer_create(g, n * sizeof *values, GPU_STORAGE, label, err);
-    if (b.id) gpu_write(g, b, 0, values, n * sizeof *values);
+    if (b.id) gpu_write(g, b, 0, values, (size_t)n * sizeof *values);
     return b;
 }
 
@@ -409,7 +409,7 @@ void audio_gpu_free(audio_gpu *t) {
 /* Frames of samples, the last one filled up with zeros */
 static void write_frames(audio_gpu *t, const float *samples) {
     const uint32_t n = t->n_frame, full = n - n % t->c->frame;
-    const uint64_t bytes = full * sizeof *samples;
+    const size_t bytes = full * sizeof *samples;
     if (full) gpu_write(t->gpu, t->buffers[TOWER], 0, samples, bytes);
     if (full == n) return;
     memset(t->last, 0, t->c->frame * sizeof *t->last);
