@@ -305,12 +305,11 @@ static clipped paper_clipped(paper *p, uint32_t n_row, uint32_t n_col) {
     return (clipped){paper_matrix(p, n_row, n_col), -INFINITY, INFINITY, -INFINITY, INFINITY};
 }
 
-static void paper_open(paper *p, vision_config c) {
+static void paper_open(paper *p, vision_config c, gpu_null_desc device_desc) {
     static const float one = 1;
     const vector all = {.n = c.n_embd, .data = &one}, single = {.n = 1, .data = &one};
     const uint64_t places = 2ull * c.n_pos * c.n_embd * 4;
-    carat_error e = {0};
-    *p = (paper){.memory = arena_create(&err), .gpu = gpu_null_open(&(gpu_null_desc){0}, &e)};
+    *p = (paper){.memory = arena_create(&err), .gpu = gpu_null_open(&device_desc, &err)};
     vision *v = &p->v;
     v->config = c;
     const uint32_t pixels = 3 * c.side * c.side;
@@ -369,20 +368,33 @@ static void paper_close(paper *p) {
     arena_free(p->memory);
 }
 
+static const vision_config large = {.n_layer = 27,
+                                    .n_embd = 1152,
+                                    .n_ff = 4304,
+                                    .n_head = 16,
+                                    .head_dim = 72,
+                                    .side = 16,
+                                    .pool = 3,
+                                    .n_pos = 10240,
+                                    .n_out = 5376,
+                                    .standardize = true,
+                                    .rope_base = 100};
+static const vision_config small = {.n_layer = 16,
+                                    .n_embd = 768,
+                                    .n_ff = 3072,
+                                    .n_head = 12,
+                                    .head_dim = 64,
+                                    .side = 16,
+                                    .pool = 3,
+                                    .n_pos = 10240,
+                                    .n_out = 1536,
+                                    .rope_base = 100};
+
 static void large_tower(void **state) {
     (void)state;
     paper p;
-    paper_open(&p, (vision_config){.n_layer = 27,
-                                   .n_embd = 1152,
-                                   .n_ff = 4304,
-                                   .n_head = 16,
-                                   .head_dim = 72,
-                                   .side = 16,
-                                   .pool = 3,
-                                   .n_pos = 10240,
-                                   .n_out = 5376,
-                                   .rope_base = 100});
-    assert_true(paper_see(&p, 48, 48) < 27 * 20);
+    paper_open(&p, large, (gpu_null_desc){0});
+    assert_int_equal(paper_see(&p, 48, 48), 2 + 27 * 12 + 2); /* feed-forward in two pieces */
     paper_see(&p, 105, 96);
     paper_see(&p, 2244, 3);
     paper_close(&p);
@@ -391,29 +403,55 @@ static void large_tower(void **state) {
 static void small_tower(void **state) {
     (void)state;
     paper p;
-    paper_open(&p, (vision_config){.n_layer = 16,
-                                   .n_embd = 768,
-                                   .n_ff = 3072,
-                                   .n_head = 12,
-                                   .head_dim = 64,
-                                   .side = 16,
-                                   .pool = 3,
-                                   .n_pos = 10240,
-                                   .n_out = 1536,
-                                   .rope_base = 100});
+    paper_open(&p, small, (gpu_null_desc){0});
     assert_int_equal(paper_see(&p, 24, 24), 2 + 16 * 10 + 2);
-    assert_true(paper_see(&p, 48, 48) <= 2 + 16 * 13 + 2);
+    assert_int_equal(paper_see(&p, 48, 48), 2 + 16 * 10 + 2);
     paper_see(&p, 105, 96);
     paper_close(&p);
 }
 
+/* A device that fails once: the error is told, and nothing stays. Returns whether it failed. */
+static bool paper_fails(gpu_null_desc desc) {
+    paper p;
+    vision_gpu *t = NULL;
+    vision_config c = small;
+    c.n_layer = 2;
+    paper_open(&p, c, desc);
+    const uint64_t n_buffer = gpu_null_count(p.gpu).n_buffer;
+    kernel_cache *kernels = kernel_cache_create(p.gpu, &err);
+    uint8_t *patches = arena_alloc(p.memory, 36, 768);
+    err = (carat_error){0};
+    bool ok = vision_gpu_create(&p.v, &p.weights, p.gpu, kernels, &t, &err) &&
+              vision_gpu_begin(t, patches, 6, 6, p.weights.vectors, &err);
+    for (bool finished = false; ok && !finished;) ok = vision_gpu_advance(t, &finished, &err);
+    assert_true(ok == !err.code && ok == !err.message[0]);
+    vision_gpu_free(t);
+    assert_true(gpu_null_count(p.gpu).n_buffer == n_buffer);
+    assert_int_equal(gpu_null_count(p.gpu).n_bind, 0);
+    kernel_cache_free(kernels);
+    paper_close(&p);
+    return !ok;
+}
+
+static void failing_device(void **state) {
+    (void)state;
+    assert_false(paper_fails((gpu_null_desc){0}));
+    uint32_t n = 0;
+    for (uint32_t i = 7; i < 30; i++) n += paper_fails((gpu_null_desc){.fail_buffer = i});
+    assert_int_equal(n, 13); /* arguments of kernels, and the picture's */
+    n = 0;
+    for (uint32_t i = 1; i < 20; i++) n += paper_fails((gpu_null_desc){.fail_pipeline = i});
+    assert_int_equal(n, 9);
+    for (uint32_t i = 1; i < 20; i++) assert_true(paper_fails((gpu_null_desc){.fail_bind = i}));
+    assert_true(paper_fails((gpu_null_desc){.lose_at = 1}));
+}
+
 static void large_direct(void **state) {
     (void)state;
+    const vision_config c = {
+        .direct = true, .n_embd = 3840, .side = 48, .pool = 1, .n_pos = 1120, .n_out = 3840};
     paper p;
-    paper_open(
-        &p,
-        (vision_config){
-            .direct = true, .n_embd = 3840, .side = 48, .pool = 1, .n_pos = 1120, .n_out = 3840});
+    paper_open(&p, c, (gpu_null_desc){0});
     paper_see(&p, 35, 32);
     paper_close(&p);
 }
@@ -427,6 +465,7 @@ int main(void) {
         cmocka_unit_test(large_tower),
         cmocka_unit_test(small_tower),
         cmocka_unit_test(large_direct),
+        cmocka_unit_test(failing_device),
     };
     return cmocka_run_group_tests_name("golden_vision_gpu", seen, open_device, close_device) +
            cmocka_run_group_tests_name("vision at minimum limits", paper_only, NULL, NULL);

@@ -197,6 +197,10 @@ static bool write_places(vision_gpu *t, carat_error *err) {
 
 /* ---- stages: each records a piece and returns its products ---- */
 
+static uint64_t work_of(const vision_gpu *t) {
+    return t->gpu->info.software ? SOFTWARE_WORK : WORK;
+}
+
 static gpu_view rows_of(const vision_gpu *t, gpu_buffer b, uint32_t at) {
     return (gpu_view){.buffer = b, .offset = (uint64_t)at * t->c->n_embd * 4};
 }
@@ -280,17 +284,20 @@ static uint64_t qkv(vision_gpu *t) {
     return 3ull * t->n * c->n_embd * c->n_embd;
 }
 
-/* The patches of a piece that does `each` products a patch. */
-static uint32_t piece_of(const vision_gpu *t, uint64_t each) {
-    const uint64_t work = t->gpu->info.software ? SOFTWARE_WORK : WORK;
-    const uint64_t n = work / each / ROWS * ROWS;
-    return n >= t->n - t->at ? t->n - t->at : max_u32((uint32_t)n, ROWS);
+/* The patches of the next piece, which does `each` products a patch: what is left, cut evenly into
+ * pieces of at most `most` patches and about the work of a submit. */
+static uint32_t piece_of(const vision_gpu *t, uint64_t each, uint32_t most) {
+    const uint64_t fit = work_of(t) / each / ROWS * ROWS;
+    const uint32_t left = t->n - t->at;
+    if (fit < most) most = max_u32((uint32_t)fit, ROWS);
+    const uint32_t n = div_up(div_up(left, div_up(left, most)), ROWS) * ROWS;
+    return min_u32(n, left);
 }
 
 static uint64_t attend(vision_gpu *t) {
     const vision_config *c = t->c;
     const uint64_t each = 2ull * t->n * c->n_embd;
-    const uint32_t n = piece_of(t, each);
+    const uint32_t n = piece_of(t, each, t->n);
     const vision_attention_args args = {.n_tok = t->n, .n_head = c->n_head, .first = t->at};
     const gpu_constant head_dim = {"HEAD_DIM", c->head_dim};
     kernel_run(t->steps, &(kernel_call){.kernel = &kernel_vision_attention,
@@ -356,7 +363,7 @@ static uint64_t ffn(vision_gpu *t) {
     const vision_config *c = t->c;
     const vision_layer *l = &t->v->layers[t->il];
     const uint64_t each = 3ull * c->n_embd * c->n_ff;
-    const uint32_t n = min_u32(piece_of(t, each), act_rows(c, t->n));
+    const uint32_t n = piece_of(t, each, act_rows(c, t->n));
     gate_up(t, l, n);
     op_clipped(t->steps, &l->down, whole(t->act), rows_of(t, t->k, t->at), n);
     t->at += n;
@@ -485,11 +492,10 @@ bool vision_gpu_begin(vision_gpu *t, const uint8_t *patches, uint32_t n_col, uin
 }
 
 bool vision_gpu_advance(vision_gpu *t, bool *finished, carat_error *err) {
-    const uint64_t work = t->gpu->info.software ? SOFTWARE_WORK : WORK;
     if (kernel_calls(t->steps) > MAX_CALLS - MAX_STAGE) kernel_begin(t->steps);
     const uint32_t first = kernel_calls(t->steps);
     uint64_t sum = 0;
-    while (t->stage != DONE && sum < work && kernel_calls(t->steps) - first < MAX_STAGE / 2)
+    while (t->stage != DONE && sum < work_of(t) && kernel_calls(t->steps) - first < MAX_STAGE / 2)
         sum += run_stage(t);
     t->done += sum;
     *finished = t->stage == DONE;
