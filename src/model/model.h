@@ -181,6 +181,9 @@ typedef struct text_cpu text_cpu;
 /* Weights must be resident (weight.host). Holds KV for n_ctx tokens (f32). */
 bool text_cpu_create(const model *m, uint32_t n_ctx, text_cpu **out, carat_error *err);
 void text_cpu_free(text_cpu *t);
+/* From now on these n adapters (lora.h) are added; borrowed. n 0: none. */
+struct lora_use;
+void text_cpu_adapt(text_cpu *t, const struct lora_use *uses, uint32_t n);
 /* From now on K and V are rounded to f16, as the GPU keeps them: for comparing the two forwards. */
 void text_cpu_round_kv(text_cpu *t);
 /* Runs tokens [n_tok] at positions pos.., writing KV. logits [n_out, n_vocab]: of the last n_out

@@ -7,6 +7,7 @@
  *
  * Flow: weights.c before (its matrices must be resident), session.c after. */
 #include "model/encoder.h"
+#include "model/lora.h"
 
 #include <math.h>
 #include <string.h>
@@ -19,20 +20,22 @@ struct text_cpu {
     uint32_t n_ctx;
     uint32_t n_work; /* n_tok below: tokens that there is room for at a time */
     float *k[MODEL_MAX_LAYERS], *v[MODEL_MAX_LAYERS]; /* [n_ctx, n_kv * head_dim], owners */
-    float *rope[2];     /* [n_tok, n_rot, 2] of global, of sliding layers */
-    float *x;           /* [n_tok, n_embd] the residual stream */
-    float *norm, *part; /* [n_tok, n_embd] an input and an output of a block */
-    float *q, *attn;    /* [n_tok, n_head * head_dim] */
-    float *gate, *up;   /* [n_tok, n_ff] */
-    float *ple;         /* [n_tok, n_layer, n_ple] a of (3), then e of (6) */
-    float *ple_proj;    /* [n_tok, n_layer, n_ple] b of (4) */
-    float *ple_gate;    /* [n_tok, n_ple] */
-    float *scores;      /* [n_head, n_ctx] */
-    float *route;       /* [n_expert] */
-    uint32_t *chosen;   /* [n_expert_used] */
-    float *expert_out;  /* [n_embd] */
-    float *expert_sum;  /* [n_tok, n_embd] */
-    bool f16_kv;        /* K and V are rounded */
+    float *rope[2];       /* [n_tok, n_rot, 2] of global, of sliding layers */
+    float *x;             /* [n_tok, n_embd] the residual stream */
+    float *norm, *part;   /* [n_tok, n_embd] an input and an output of a block */
+    float *q, *attn;      /* [n_tok, n_head * head_dim] */
+    float *gate, *up;     /* [n_tok, n_ff] */
+    float *ple;           /* [n_tok, n_layer, n_ple] a of (3), then e of (6) */
+    float *ple_proj;      /* [n_tok, n_layer, n_ple] b of (4) */
+    float *ple_gate;      /* [n_tok, n_ple] */
+    float *scores;        /* [n_head, n_ctx] */
+    float *route;         /* [n_expert] */
+    uint32_t *chosen;     /* [n_expert_used] */
+    float *expert_out;    /* [n_embd] */
+    float *expert_sum;    /* [n_tok, n_embd] */
+    bool f16_kv;          /* K and V are rounded */
+    const lora_use *uses; /* [n_use] adapters */
+    uint32_t n_use;
 };
 
 /* One run: what every step of a forward pass needs to know. */
@@ -147,6 +150,11 @@ void text_cpu_free(text_cpu *t) {
 
 void text_cpu_round_kv(text_cpu *t) { t->f16_kv = true; }
 
+void text_cpu_adapt(text_cpu *t, const lora_use *uses, uint32_t n) {
+    t->uses = uses;
+    t->n_use = n;
+}
+
 /* ---- inputs ---- */
 
 static void add(float *x, const float *y, size_t n) {
@@ -174,6 +182,13 @@ static const soft_span *span_of(const run *r, uint32_t i) {
     return span_at(r->spans, r->n_span, r->pos + i);
 }
 
+/* out = W in, and what the adapters add */
+static void project(const run *r, uint32_t il, lora_target p, const float *in, float *out) {
+    ref_matmul(lora_weight(r->t->model, il, p), 0, in, r->n_tok, out);
+    for (uint32_t i = 0; i < r->t->n_use; i++)
+        ref_lora(lora_at(r->t->uses[i].lora, il, p), r->t->uses[i].scale, in, r->n_tok, out);
+}
+
 /* (1) x = sqrt(n_embd) E[token]; a soft token is x as it comes */
 static void embed(const run *r, const int32_t *tokens) {
     const uint32_t d = r->c->n_embd;
@@ -186,6 +201,8 @@ static void embed(const run *r, const int32_t *tokens) {
             continue;
         }
         ref_dequantise_row(&r->t->model->weights.embed, (uint64_t)tokens[i], x);
+        for (uint32_t u = 0; u < r->t->n_use; u++)
+            ref_lora_embed(&r->t->uses[u].lora->embed, r->t->uses[u].scale, tokens[i], x);
         for (uint32_t j = 0; j < d; j++) x[j] *= scale;
     }
     tap_out(r->taps, "embed", -1, r->t->x, r->n_tok, d);
@@ -237,11 +254,11 @@ static void keys_and_values(const run *r, uint32_t il) {
     const layer_weights *w = &t->model->weights.layers[il];
     const uint32_t width = kv_width(l);
     float *k = t->k[il] + (size_t)r->pos * width, *v = t->v[il] + (size_t)r->pos * width;
-    ref_matmul(&w->k, 0, t->norm, r->n_tok, k);
+    project(r, il, LORA_K, t->norm, k);
     if (l->k_eq_v)
         memcpy(v, k, (size_t)r->n_tok * width * sizeof *v);
     else
-        ref_matmul(&w->v, 0, t->norm, r->n_tok, v);
+        project(r, il, LORA_V, t->norm, v);
     norm_and_rotate(r, l, k, l->n_kv, &w->k_norm);
     ref_rmsnorm(v, NULL, r->n_tok * l->n_kv, l->head_dim, r->c->rms_eps, v);
     if (t->f16_kv) {
@@ -291,14 +308,14 @@ static void attention(const run *r, uint32_t il) {
     norm_rows(r, t->x, &w->attn_norm, t->norm);
     tap_out(r->taps, "attn_norm", (int)il, t->norm, r->n_tok, r->c->n_embd);
     /* (8) q = rope(rmsw(Wq n, q_norm)) */
-    ref_matmul(&w->q, 0, t->norm, r->n_tok, t->q);
+    project(r, il, LORA_Q, t->norm, t->q);
     norm_and_rotate(r, l, t->q, l->n_head, &w->q_norm);
     tap_out(r->taps, "q", (int)il, t->q, r->n_tok, heads);
     if (l->owns_kv) keys_and_values(r, il);
     attend(r, il);
     tap_out(r->taps, "attn", (int)il, t->attn, r->n_tok, heads);
     /* (11) y = x + rmsw(Wo o, post_attention_norm) */
-    ref_matmul(&w->out, 0, t->attn, r->n_tok, t->part);
+    project(r, il, LORA_OUT, t->attn, t->part);
     tap_out(r->taps, "attn_out", (int)il, t->part, r->n_tok, r->c->n_embd);
     add_normed(r, &w->post_attn_norm);
 }
@@ -311,10 +328,10 @@ static void dense_ffn(const run *r, uint32_t il) {
     const layer_weights *w = &t->model->weights.layers[il];
     norm_rows(r, t->x, &w->ffn_norm, t->norm);
     tap_out(r->taps, "ffn_in", (int)il, t->norm, r->n_tok, r->c->n_embd);
-    ref_matmul(&w->gate, 0, t->norm, r->n_tok, t->gate);
-    ref_matmul(&w->up, 0, t->norm, r->n_tok, t->up);
+    project(r, il, LORA_GATE, t->norm, t->gate);
+    project(r, il, LORA_UP, t->norm, t->up);
     ref_geglu(t->gate, t->up, (size_t)r->n_tok * w->gate.n_row, t->gate);
-    ref_matmul(&w->down, 0, t->gate, r->n_tok, t->part);
+    project(r, il, LORA_DOWN, t->gate, t->part);
 }
 
 /* (16), (17) The experts of one token y [n_embd]: indices in t->chosen, the weight of each in
@@ -425,6 +442,8 @@ static void head(const run *r, uint32_t n, float *logits) {
                 t->norm);
     tap_out(r->taps, "final_norm", il, t->norm, n, d);
     ref_matmul(w->output, 0, t->norm, n, logits);
+    for (uint32_t i = 0; i < t->n_use; i++)
+        ref_lora(&t->uses[i].lora->head, t->uses[i].scale, t->norm, n, logits);
     if (r->c->softcap > 0) ref_softcap(logits, (size_t)n * n_vocab, r->c->softcap);
     tap_out(r->taps, "logits", il, logits, n, n_vocab);
 }
