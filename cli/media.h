@@ -65,9 +65,7 @@ typedef struct pixels {
     uint32_t width, height, n_channel;
 } pixels;
 
-/* Size only. *why: what is wrong, a static text. */
-bool stb_size(const uint8_t *data, size_t n, pixels *out, const char **why);
-/* n_channel and the size that stb_size() told are given. */
+/* The size as the file's head tells it, and n_channel (3 or 4), are given. *why: what is wrong. */
 bool stb_decode(const uint8_t *data, size_t n, pixels *p, const char **why);
 bool webp_size(const uint8_t *data, size_t n, pixels *out, const char **why);
 bool webp_decode(const uint8_t *data, size_t n, pixels *p, const char **why);
@@ -85,12 +83,15 @@ typedef enum picture_format {
 } picture_format;
 
 picture_format picture_probe(const uint8_t *data, size_t n);
+/* The size that the head of a file tells, which may be anything; not of WebP. False: the head is
+ * cut. */
+bool picture_size(const uint8_t *data, size_t n, uint32_t *width, uint32_t *height);
 /* What bytes look like: "a ZIP archive"; NULL: nothing known. */
 const char *file_kind(const uint8_t *data, size_t n);
 
 typedef struct jpeg_info {
     uint32_t orientation; /* of EXIF, 1 to 8; 1 when nothing is said */
-    uint32_t n_component, n_bit;
+    uint32_t width, height, n_component, n_bit;
     bool arithmetic; /* or another coding that nobody uses */
     bool adobe;      /* the components' colours are told */
     bool whole;      /* it goes on to its end marker */

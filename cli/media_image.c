@@ -100,9 +100,11 @@ bool image_decode(const char *what, const uint8_t *data, size_t n, carat_media *
     const char *why = NULL;
     if (format == PICTURE_UNKNOWN) return unknown_picture(what, data, n, err);
     if (!check(what, format, data, n, &orientation, err)) return false;
-    if (!(is_webp ? webp_size : stb_size)(data, n, &p, &why))
+    if (is_webp && !webp_size(data, n, &p, &why))
         return fail(err, CARAT_E_FORMAT, "%s: %s cannot be read: %s", what, file_kind(data, n),
                     why);
+    if (!is_webp && !picture_size(data, n, &p.width, &p.height))
+        return fail(err, CARAT_E_FORMAT, "%s: %s, cut short", what, file_kind(data, n));
     if (!check_size(what, &p, err)) return false;
     p.n_channel = format == PICTURE_JPEG ? 3 : 4;
     if (!(is_webp ? webp_decode : stb_decode)(data, n, &p, &why))

@@ -113,6 +113,8 @@ static void jpeg_segment(uint8_t marker, const uint8_t *body, size_t n, jpeg_inf
                     marker != 0xcc; /* tables of codes are in between */
     if (is_frame && n >= 6) {
         out->n_bit = body[0];
+        out->height = big(body + 1, 2);
+        out->width = big(body + 3, 2);
         out->n_component = body[5];
         out->arithmetic = marker > 0xc2;
     }
@@ -185,26 +187,57 @@ bool gif_whole(const uint8_t *p, size_t n) {
 
 /* ---- BMP ---- */
 
-/* A compressed one counts as whole: its size is not told. */
+enum { BMP_OLD = 12 };
+
+static bool bmp_size(const uint8_t *p, size_t n, uint32_t *width, uint32_t *height) {
+    if (n < 34) return false;
+    const bool old = little(p + 14, 4) == BMP_OLD;
+    const uint32_t rows = little(p + 22, 4); /* negative: from the top to the bottom */
+    *width = old ? little(p + 18, 2) : little(p + 18, 4);
+    *height = old ? little(p + 20, 2) : rows >> 31 ? 0 - rows : rows;
+    return true;
+}
+
+/* A compressed one counts as whole: its bytes are not told. */
 bool bmp_whole(const uint8_t *p, size_t n) {
-    enum { OLD = 12, RLE8 = 1, RLE4 = 2 };
-    if (n < 26) return false;
-    uint64_t start = little(p + 10, 4), width, height, bits;
-    if (little(p + 14, 4) == OLD) {
-        width = little(p + 18, 2);
-        height = little(p + 20, 2);
-        bits = little(p + 24, 2);
-    } else {
-        if (n < 34) return false;
-        int64_t rows = (int32_t)little(p + 22, 4); /* negative: from the top to the bottom */
-        uint32_t coding = little(p + 30, 4);
-        if (coding == RLE8 || coding == RLE4) return true;
-        width = little(p + 18, 4);
-        height = (uint64_t)(rows < 0 ? -rows : rows);
-        bits = little(p + 28, 2);
-    }
-    uint64_t row = (width * bits + 31) / 32 * 4; /* below 2^46 */
+    enum { RLE8 = 1, RLE4 = 2 };
+    uint32_t width, height;
+    if (!bmp_size(p, n, &width, &height)) return false;
+    const bool old = little(p + 14, 4) == BMP_OLD;
+    const uint32_t coding = old ? 0 : little(p + 30, 4);
+    if (coding == RLE8 || coding == RLE4) return true;
+    const uint64_t start = little(p + 10, 4), bits = little(p + (old ? 24 : 28), 2);
+    const uint64_t row = (width * bits + 31) / 32 * 4; /* below 2^46 */
     return start <= n && (height == 0 || row <= (n - start) / height);
+}
+
+/* ---- sizes ---- */
+
+bool picture_size(const uint8_t *p, size_t n, uint32_t *width, uint32_t *height) {
+    enum { PNG_HEAD = 24, GIF_HEAD = 10 };
+    jpeg_info j;
+    *width = *height = 0;
+    switch (picture_probe(p, n)) {
+    case PICTURE_PNG:
+        if (n < PNG_HEAD) return false;
+        *width = big(p + 16, 4);
+        *height = big(p + 20, 4);
+        return true;
+    case PICTURE_GIF:
+        if (n < GIF_HEAD) return false;
+        *width = little(p + 6, 2);
+        *height = little(p + 8, 2);
+        return true;
+    case PICTURE_BMP:
+        return bmp_size(p, n, width, height);
+    case PICTURE_JPEG:
+        jpeg_scan(p, n, &j);
+        *width = j.width;
+        *height = j.height;
+        return j.n_component > 0;
+    default:
+        return false;
+    }
 }
 
 /* ---- WAV ---- */

@@ -28,28 +28,19 @@ static void *limited_realloc(void *p, size_t n) { return n > most_bytes ? NULL :
 #define STB_IMAGE_IMPLEMENTATION
 #include <stb/stb_image.h>
 
-static bool explain(const char **why) {
-    const char *reason = stbi_failure_reason();
-    *why = reason ? reason : "unknown";
-    return false;
-}
-
 bool has_stb(void) { return true; }
-
-bool stb_size(const uint8_t *data, size_t n, pixels *out, const char **why) {
-    int width = 0, height = 0, channels = 0;
-    most_bytes = 1 << 20;
-    if (n > INT_MAX || !stbi_info_from_memory(data, (int)n, &width, &height, &channels))
-        return explain(why);
-    *out = (pixels){.width = (uint32_t)width, .height = (uint32_t)height};
-    return true;
-}
 
 bool stb_decode(const uint8_t *data, size_t n, pixels *p, const char **why) {
     int width = 0, height = 0, channels = 0;
     most_bytes = (size_t)p->width * p->height * 32 + (4 << 20);
+    *why = "it is too large";
+    if (n > INT_MAX) return false;
     p->data = stbi_load_from_memory(data, (int)n, &width, &height, &channels, (int)p->n_channel);
-    if (!p->data) return explain(why);
+    if (!p->data) {
+        *why = stbi_failure_reason();
+        if (!*why) *why = "damaged";
+        return false;
+    }
     if ((uint32_t)width == p->width && (uint32_t)height == p->height) return true;
     *why = "its size is told twice and differs";
     free(p->data);
