@@ -33,11 +33,12 @@ static void expect_golden(const json *c, const char *greedy, const carat_media *
     buf_printf(&messages, "{\"type\":\"text\",\"text\":\"%s\"}]}]",
                json_string(json_get(c, "question"), ""));
     buf_put(&text, greedy, end ? (size_t)(end - greedy) : strlen(greedy));
-    answer a = ask_with(
-        nano.ses, (carat_chat_desc){
-                      .messages = messages.data, .media = m, .n_media = 1, .image_tokens = budget});
+    const carat_chat_desc desc = {
+        .messages = messages.data, .media = m, .n_media = 1, .image_tokens = budget};
+    answer a = ask_with(nano.ses, desc);
     if (!a.ok) fail_msg("%s", err.message);
     assert_text(&a, text.data);
+    assert_int_equal(carat_count(nano.eng, &desc, &err), a.stats.n_prompt);
     free_answer(&a);
     buf_free(&messages);
     buf_free(&text);

@@ -45,8 +45,9 @@ export type Source =
     | {ollama: string; server?: string};
 
 export interface Progress {
-    /** "download", "verify", "open": bytes of the file; "load": of weights; "prompt": tokens */
-    phase: "download" | "verify" | "open" | "load" | "prompt";
+    /** "download", "verify", "open": bytes of the file; "load": of weights; "prompt": tokens;
+     * "encode": soft tokens of pictures and sounds */
+    phase: "download" | "verify" | "open" | "load" | "prompt" | "encode";
     done: number;
     total: number;
     /** bytes (tokens) a second, over the last seconds; 0 while unknown */
@@ -83,10 +84,13 @@ export interface Estimate {
     sizeLabel: string | null;
     quantisation: string | null;
     parameters: number;
+    /** whether it understands pictures (and videos), and sounds */
+    vision: boolean;
+    audio: boolean;
     /** bytes of the file, and how many of them are not stored yet */
     fileBytes: number;
     downloadBytes: number;
-    /** device memory for weights, KV cache and scratch at this context length, in bytes */
+    /** device memory for weights, encoders, KV cache and scratch at this context length, bytes */
     gpuBytes: number;
     /** of the worker's heap, in bytes */
     hostBytes: number;
@@ -111,8 +115,13 @@ export interface ModelInfo {
     sizeLabel: string | null;
     quantisation: string | null;
     parameters: number;
+    /** whether it understands pictures (and videos), and sounds */
+    vision: boolean;
+    audio: boolean;
     fileBytes: number;
     weightBytes: number;
+    /** on the device once a picture or a sound was given */
+    encoderBytes: number;
     contextLength: number;
     maxContextLength: number;
     layers: number;
@@ -163,14 +172,43 @@ export interface ToolCall {
     arguments: Record<string, unknown>;
 }
 
+export interface TextPart {
+    type: "text";
+    text: string;
+}
+
+/** A file that the browser can decode, pixels, or a URL (data: URLs too). Transparent is white. */
+export interface ImagePart {
+    type: "image";
+    image: Blob | ImageBitmap | ImageData | URL | string;
+}
+
+/** A file that the browser can decode, or samples in -1 .. 1: those of a moment beside each other,
+ * `sampleRate` moments a second. Longer than 30 s: several clips; at most 10 minutes. */
+export type AudioPart =
+    | {type: "audio"; audio: Blob | AudioBuffer}
+    | {type: "audio"; audio: Float32Array; sampleRate: number; channels?: number};
+
+/** A file or a <video>, of which up to 32 frames are taken (Blobs: where the page's policy allows
+ * media from blob:), or frames and their seconds. Its sound is not heard: give it as audio. */
+export interface VideoPart {
+    type: "video";
+    video: Blob | HTMLVideoElement | {frames: (ImageBitmap | ImageData | Blob)[]; times: number[]};
+}
+
+export type MediaPart = ImagePart | AudioPart | VideoPart;
+export type ContentPart = TextPart | MediaPart;
+
 /** Text, whole or in parts. */
-export type Content = string | {type: "text"; text: string}[];
+export type TextContent = string | TextPart[];
+/** Text, or parts in their order. */
+export type Content = string | ContentPart[];
 
 export type Message =
-    | {role: "system" | "developer"; content: Content}
+    | {role: "system" | "developer"; content: TextContent}
     | {role: "user"; content: Content}
-    | {role: "assistant"; content?: Content | null; thinking?: string; toolCalls?: ToolCall[]}
-    /** The result of a call: text, or an object as it is. */
+    | {role: "assistant"; content?: TextContent | null; thinking?: string; toolCalls?: ToolCall[]}
+    /** The result of a call: text or parts, or an object as it is. */
     | {role: "tool"; content: Content | Record<string, unknown>; toolCallId?: string;
         name?: string};
 
@@ -208,7 +246,7 @@ export interface AnswerOptions extends Sampling {
     logprobs?: boolean | number;
     responseFormat?: ResponseFormat;
     signal?: AbortSignal;
-    /** progress of a long prompt (phase "prompt") */
+    /** progress of a long prompt (phase "prompt") and of media (phase "encode") */
     onProgress?: (progress: Progress) => void;
 }
 
@@ -218,6 +256,8 @@ export interface ChatOptions extends AnswerOptions {
     thinking?: boolean;
     /** drop the oldest turns instead of failing when the context is full */
     dropOldest?: boolean;
+    /** soft tokens of a picture at most: more see more of it. Default 280; a video's frame: 70 */
+    imageTokens?: 70 | 140 | 280 | 560 | 1120;
 }
 
 export interface GenerateOptions extends AnswerOptions {
@@ -277,7 +317,8 @@ export interface Answer extends AsyncIterable<Part> {
 export interface ChatCompletions {
     /** As `openai.chat.completions.create()` of the npm package openai: request and response have
      * its shapes, with `stream: true` an async iterable of chunks. `model` is ignored. A field
-     * that would change the answer and is not understood is an "unsupported" error. */
+     * that would change the answer and is not understood is an "unsupported" error. Pictures
+     * (image_url, with data: URLs too) are seen with `image_tokens`, whatever their detail. */
     create(request: {stream: true} & CompletionRequest, options?: {signal?: AbortSignal}):
         Promise<AsyncIterable<CompletionChunk>>;
     create(request: {stream?: false | null} & CompletionRequest, options?: {signal?: AbortSignal}):
@@ -355,6 +396,11 @@ export class Carat {
     static device(options?: Pick<LoadOptions, "device" | "powerPreference" | "base">):
         Promise<DeviceInfo>;
 
+    /** Frames of a video, evenly over its length, at most 32 of them; give them back as
+     * {type: "video", video: frames}. For programs that show them or keep them. */
+    static frames(video: Blob | HTMLVideoElement, options?: {count?: number;
+        signal?: AbortSignal}): Promise<{frames: ImageBitmap[]; times: number[]}>;
+
     readonly model: ModelInfo;
     /** Changes when a lost device was replaced; see onNotice. */
     readonly device: DeviceInfo;
@@ -370,8 +416,8 @@ export class Carat {
     /** With specials, the texts of control tokens become these tokens: only for your own text. */
     tokenize(text: string, options?: {specials?: boolean}): Promise<Int32Array>;
     detokenize(ids: ArrayLike<number>, options?: {specials?: boolean}): Promise<string>;
-    countTokens(input: string | Pick<ChatOptions, "messages" | "tools" | "thinking">):
-        Promise<number>;
+    countTokens(input: string | Pick<ChatOptions,
+        "messages" | "tools" | "thinking" | "imageTokens">): Promise<number>;
 
     /** Writes the computed conversation (tokens and KV cache) to the origin's private file system,
      * and brings it back, also in a later visit: the next chat() of it starts at once. */

@@ -6,6 +6,7 @@
  * worker.js, answer.js is what a caller reads. carat.d.ts is the reference. */
 import {Answer, noUsage} from "./answer.js";
 import {CaratError} from "./errors.js";
+import {portableMedia, videoFrames} from "./media.js";
 import {completionsOf} from "./openai.js";
 import {Remote, absolute} from "./remote.js";
 import {chatRequest, checkLoad, countRequest, generateRequest} from "./request.js";
@@ -70,6 +71,8 @@ export class Carat {
     static version = "0.1.0";
     static models = models;
     #remote;
+    /** @type {Promise<unknown> | null} while a call decodes media: those after it wait */
+    #decoding = null;
 
     /** @param {Remote} remote @param {any} loaded what the worker says of the model */
     constructor(remote, loaded) {
@@ -116,6 +119,9 @@ export class Carat {
         return callOnce("device", {options: plain(options)}, options);
     }
 
+    /** @type {typeof import("./carat.js").Carat.frames} */
+    static frames = videoFrames;
+
     memory() {
         return this.#remote.call("memory", {});
     }
@@ -130,20 +136,48 @@ export class Carat {
         return this.#answer("generate", () => generateRequest(prompt, options), options);
     }
 
+    /** Starts a call when its media are decoded and those before it have started.
+     * @template T @param {any} request @param {AbortSignal | undefined} signal
+     * @param {(args: object) => T | Promise<T>} start @returns {T | Promise<T>} */
+    #inTurn({media, ...args}, signal, start) {
+        const before = this.#decoding;
+        if (!media?.length && !before) return start({...args, media});
+        const ready = (async () => {
+            const portable = media && await portableMedia(media, signal);
+            await before?.catch(() => {});
+            return portable;
+        })();
+        const started = ready.then((portable) => start({...args, media: portable}));
+        this.#decoding = ready;
+        const over = () => {
+            if (this.#decoding === ready) this.#decoding = null;
+        };
+        ready.then(over, over);
+        return started;
+    }
+
     /** @param {string} op @param {() => object} request @param {GenerateOptions} options */
     #answer(op, request, options) {
-        let cancel = () => {};
+        const {signal, onProgress} = options ?? {}, stop = new AbortController();
+        let cancel = () => stop.abort();
         const answer = new Answer(() => cancel());
-        try {
-            const args = request();
-            if (options.signal?.aborted) {
-                answer.add({type: "usage", usage: noUsage(), finishReason: "aborted"});
-                return answer;
-            }
+        const end = () =>
+            answer.add({type: "usage", usage: noUsage(), finishReason: "aborted"});
+        const fail = (/** @type {any} */ error) => error?.code === "aborted" ? end()
+            : answer.fail(error);
+        const start = (/** @type {object} */ args) => {
+            if (stop.signal.aborted) return end();
             const call = this.#remote.start(op, args, {onPart: (part) => answer.add(part),
-                onProgress: options.onProgress, signal: options.signal});
+                onProgress, signal});
             cancel = call.cancel;
             call.done.catch((error) => answer.fail(error));
+        };
+        try {
+            const args = request();
+            if (signal?.aborted) stop.abort();
+            signal?.addEventListener("abort", () => stop.abort(), {once: true});
+            if (stop.signal.aborted) end();
+            else Promise.resolve(this.#inTurn(args, stop.signal, start)).catch(fail);
         } catch (error) {
             answer.fail(error);
         }
@@ -164,17 +198,18 @@ export class Carat {
 
     /** @param {Parameters<import("./carat.js").Carat["countTokens"]>[0]} input */
     async countTokens(input) {
-        return this.#remote.call("count", countRequest(input));
+        return this.#inTurn(countRequest(input), undefined,
+            (args) => this.#remote.call("count", args));
     }
 
     /** @param {string} name */
-    saveSession(name) {
-        return this.#remote.call("saveSession", {name});
+    async saveSession(name) {
+        return this.#inTurn({name}, undefined, (args) => this.#remote.call("saveSession", args));
     }
 
     /** @param {string} name */
-    restoreSession(name) {
-        return this.#remote.call("restoreSession", {name});
+    async restoreSession(name) {
+        return this.#inTurn({name}, undefined, (args) => this.#remote.call("restoreSession", args));
     }
 
     /** @param {string} name */

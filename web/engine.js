@@ -12,11 +12,14 @@ import {Files} from "./wasi.js";
 
 const kinds = ["pending", "progress", "text", "thinking", "toolCall", "score", "notice", "done"];
 const finishes = [null, "stop", "length", "tool_calls"];
+/** @typedef {import("./pixels.js").Media} Media */
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /**
- * What Job.advance() gives. done of total: bytes while loading and saving, tokens of a prompt.
+ * What Job.advance() gives. done of total: bytes while loading and saving, tokens of a prompt, soft
+ * tokens of what is encoded (text: "encode").
  * @typedef {{kind: string, text: string, done: number, total: number, token: number,
  *     logprob: number, top: {id: number, logprob: number}[], finish: string | null}} Event
  */
@@ -73,11 +76,43 @@ class Core {
         return at;
     }
 
+    /** Hands pictures and sounds to the call that follows. @param {Media[]} media */
+    #give(media) {
+        if (media.length && !this.exports.expect_media(media.length)) this.fail();
+        const {add_image: addImage, add_audio: addAudio} = this.exports;
+        for (const m of media) {
+            const ok = "rgb" in m ? addImage(this.#put(m.rgb), m.width, m.height, m.time ?? 0)
+                : addAudio(this.#put(m.samples), m.samples.length / m.channels, m.channels,
+                    m.sampleRate);
+            if (!ok) this.fail();
+        }
+    }
+
+    /** As call(), of a conversation with pictures and sounds, which the heap holds only meanwhile.
+     * @param {string} name @param {any} request */
+    callWith(name, {media = [], ...request}) {
+        this.begin();
+        try {
+            this.#give(media);
+            return this.#run(name, requestTexts(request));
+        } finally {
+            if (media.length) this.begin();
+        }
+    }
+
+    begin() {
+        this.files.failure = null;
+        if (!this.exports.begin()) this.fail();
+    }
+
     /** Calls an export. Texts, ids, null and undefined become pointers, the rest goes as it is.
      * A false or NULL that it returns becomes an error, if it left one. */
     call(name, ...args) {
-        this.files.failure = null;
-        if (!this.exports.begin()) this.fail();
+        this.begin();
+        return this.#run(name, args);
+    }
+
+    #run(name, args) {
         const plain = (x) => typeof x === "number" || typeof x === "boolean";
         const values = args.map((x) => plain(x) ? Number(x) : this.#put(x));
         const got = this.exports[name](...values);
@@ -162,6 +197,8 @@ export class Job {
             dispatches: data.getUint32(at + 40, true),
             logitsHash: data.getBigUint64(at + 48, true),
             bytesRead: Number(data.getBigUint64(at + 56, true)),
+            encodeSeconds: data.getFloat64(at + 64, true),
+            encodedTokens: data.getUint32(at + 72, true),
         };
     }
 
@@ -251,6 +288,11 @@ export class Engine {
         return this.#core.text(...this.#core.result());
     }
 
+    /** Tokens of that prompt. */
+    count(request) {
+        return this.#core.callWith("count", request);
+    }
+
     /** @param {number} [nCtx] tokens of context; 0: what the model or the memory allows */
     createSession(nCtx = 0) {
         this.#core.call("create_session", nCtx);
@@ -274,8 +316,10 @@ export class Engine {
         return this.#job("load");
     }
 
+    /** @param {any} request with `media`: {rgb, width, height, time} and {samples, channels,
+     *     sampleRate}, in the order in which the messages' parts name them */
     chat(request) {
-        return this.#job("chat", ...requestTexts(request));
+        return new Job(this.#core, this.#core.callWith("chat", request));
     }
 
     /** Continues raw ids without a template. @param {ArrayLike<number>} ids */

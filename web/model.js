@@ -146,9 +146,9 @@ function openModel({engine, files}, {name, file}) {
 
 /** @typedef {ReturnType<typeof openModel>} Description */
 
-/** Bytes of a session. @param {Description} about @param {number} context */
-const sessionBytes = ({memory}, context) =>
-    memory.kv_fixed + memory.kv_token * context + memory.scratch;
+/** Bytes of weights, encoders and a session. @param {Description} about @param {number} context */
+const allBytes = ({memory}, context) => memory.weights + memory.encoders + memory.kv_fixed +
+    memory.kv_token * context + memory.scratch;
 
 /** @param {Description} about @param {LoadOptions} options */
 const contextOf = ({config}, {contextLength}) =>
@@ -159,7 +159,7 @@ const contextOf = ({config}, {contextLength}) =>
  * @returns {CaratError | null} */
 function obstacle(engine, about, options) {
     const {name, memory, config} = about, context = contextOf(about, options);
-    const device = engine.device(), all = memory.weights + sessionBytes(about, context);
+    const device = engine.device(), all = allBytes(about, context);
     if (config.n_ctx_train && context > config.n_ctx_train)
         return new CaratError("argument", `${name} was made for ${config.n_ctx_train} tokens of ` +
             `context, not ${context}`);
@@ -220,10 +220,12 @@ export async function openHere(source, options, call) {
 
 /** @param {Description} about @param {number} fileBytes @param {number} context */
 export function modelInfo(about, fileBytes, context) {
-    const {name, size_label, quantisation, n_params, memory, config, params} = about;
+    const {name, size_label, quantisation, n_params, memory, config, params, encoders} = about;
     const said = params ?? {};
     return {name, sizeLabel: size_label, quantisation, parameters: n_params, fileBytes,
-        weightBytes: memory.weights, contextLength: context, maxContextLength: config.n_ctx_train,
+        vision: encoders.vision !== null, audio: encoders.audio !== null,
+        weightBytes: memory.weights, encoderBytes: memory.encoders, contextLength: context,
+        maxContextLength: config.n_ctx_train,
         layers: config.n_layer, vocabulary: config.n_vocab,
         sampling: {temperature: said.temperature ?? 1, topK: said.top_k ?? 64,
             topP: said.top_p ?? 0.95, minP: said.min_p ?? 0}};
@@ -257,16 +259,16 @@ export async function estimate(source, options, call) {
     try {
         const about = openModel(host, opened), onGpu = host.engine.device().isGpu;
         const context = contextOf(about, options);
-        const all = about.memory.weights + sessionBytes(about, context);
+        const all = allBytes(about, context);
         const missing = await downloadBytes(source, options, opened.file.size);
         const free = missing ? (await store.storage()).free : 0;
         const reason = noDevice ?? obstacle(host.engine, about, options)?.message ??
             (missing > free ? `${bytes(missing)} are to be downloaded, and this page may store ` +
                 `${bytes(free)} more` : null);
-        const {name, sizeLabel, quantisation, parameters, maxContextLength} =
+        const {name, sizeLabel, quantisation, parameters, maxContextLength, vision, audio} =
             modelInfo(about, opened.file.size, context);
-        return {name, sizeLabel, quantisation, parameters, fileBytes: opened.file.size,
-            downloadBytes: missing, gpuBytes: onGpu ? all : 0,
+        return {name, sizeLabel, quantisation, parameters, vision, audio,
+            fileBytes: opened.file.size, downloadBytes: missing, gpuBytes: onGpu ? all : 0,
             hostBytes: host.engine.heapBytes() + (onGpu ? STAGING : all),
             contextLength: context, maxContextLength, fits: reason === null, reason};
     } finally {

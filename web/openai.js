@@ -4,9 +4,11 @@
  *
  * Flow: carat.js gives it chat(); request.js checks what comes out of here. */
 import {CaratError} from "./errors.js";
+import {base64Bytes} from "./media.js";
 
 /** @typedef {import("./carat.js").ChatOptions} ChatOptions */
 /** @typedef {import("./carat.js").Message} Message */
+/** @typedef {import("./carat.js").ContentPart} ContentPart */
 /** @typedef {import("./carat.js").ToolCall} ToolCall */
 /** @typedef {import("./carat.js").Answer} Answer */
 /** @typedef {import("./carat.js").Usage} Usage */
@@ -35,7 +37,8 @@ const harmless = new Set(["model", "user", "metadata", "store", "service_tier", 
 const options = /** @type {const} */ ({temperature: "temperature", top_p: "topP", top_k: "topK",
     min_p: "minP", repeat_penalty: "repeatPenalty", seed: "seed", stop: "stop",
     frequency_penalty: "frequencyPenalty", presence_penalty: "presencePenalty",
-    max_tokens: "maxTokens", max_completion_tokens: "maxTokens", tools: "tools"});
+    max_tokens: "maxTokens", max_completion_tokens: "maxTokens", tools: "tools",
+    image_tokens: "imageTokens"});
 
 /** Fields that are understood one by one, below. */
 const special = new Set(["messages", "stream", "stream_options", "tool_choice", "logprobs",
@@ -62,15 +65,39 @@ function checkFields(request) {
     }
 }
 
+/** What files of sound are called. @type {Record<string, string>} */
+const soundTypes = {wav: "audio/wav", mp3: "audio/mpeg", flac: "audio/flac", ogg: "audio/ogg",
+    opus: "audio/ogg", aac: "audio/aac", m4a: "audio/mp4", webm: "audio/webm"};
+
+/** @param {string} where @param {any} given @returns {ContentPart} */
+function soundOf(where, given) {
+    const {data, format} = given ?? {};
+    if (typeof data !== "string") wrong(`${where}: input_audio.data has to be base64 text`);
+    if (!Object.hasOwn(soundTypes, format))
+        unsupported(`${where}: input_audio.format: there is no "${format}"`);
+    try {
+        return {type: "audio", audio: new Blob([base64Bytes(data)], {type: soundTypes[format]})};
+    } catch {
+        return wrong(`${where}: input_audio.data is not base64`);
+    }
+}
+
+/** @param {string} where @param {any} part @returns {ContentPart} */
+function partOf(where, part) {
+    const {type} = part ?? {};
+    if (type === "text") return part;
+    if (type === "refusal") return {type: "text", text: part.refusal};
+    if (type === "input_audio") return soundOf(where, part.input_audio);
+    if (type !== "image_url") return unsupported(`${where}: type ${type} is not supported`);
+    const {image_url: image} = part, url = typeof image === "string" ? image : image?.url;
+    if (typeof url !== "string") wrong(`${where}: image_url.url is missing`);
+    return {type: "image", image: url};
+}
+
 /** @param {string} where @param {any} content */
 function contentOf(where, content) {
     if (!Array.isArray(content)) return content;
-    return content.map((part) => {
-        if (part?.type === "refusal") return {type: "text", text: part.refusal};
-        if (part?.type !== "text")
-            unsupported(`${where}: content of type ${part?.type} is not supported, only text is`);
-        return part;
-    });
+    return content.map((part, i) => partOf(`${where}: content[${i}]`, part));
 }
 
 /** @param {string} where @param {any} call @returns {ToolCall} */

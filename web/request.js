@@ -5,10 +5,10 @@
  *
  * Flow: carat.js and openai.js before; the result travels to worker.js. */
 import {CaratError} from "./errors.js";
+import {checkMedium} from "./media.js";
 
 /** @typedef {import("./carat.js").ChatOptions} ChatOptions */
 /** @typedef {import("./carat.js").GenerateOptions} GenerateOptions */
-/** @typedef {import("./carat.js").Content} Content */
 
 /** @param {string} message @returns {never} */
 function wrong(message) {
@@ -43,6 +43,8 @@ const is = {
     url: [(v) => isText(v) || v instanceof URL, "a URL"],
     sha256: [(v) => isText(v) && /^[0-9a-fA-F]{64}$/.test(String(v)), "64 hex digits"],
     signal: [(v) => v instanceof AbortSignal, "an AbortSignal"],
+    imageTokens: [(v) => [70, 140, 280, 560, 1120].includes(Number(v)) && typeof v === "number",
+        "70, 140, 280, 560 or 1120"],
     context: [(v) => isWhole(v) && Number(v) > 0 && Number(v) < 2 ** 32,
         "a whole number above 0"],
 };
@@ -56,7 +58,7 @@ const answerRules = {
 };
 /** @type {Record<string, Rule>} */
 const chatRules = {...answerRules, messages: is.list, tools: is.list, thinking: is.flag,
-    dropOldest: is.flag};
+    dropOldest: is.flag, imageTokens: is.imageTokens};
 /** @type {Record<string, Rule>} */
 const generateRules = {...answerRules, specials: is.flag};
 /** @type {Record<string, Rule>} */
@@ -83,17 +85,26 @@ export function checkLoad(what, options) {
 
 /* ---- messages ---- */
 
-/** @param {string} where @param {unknown} content @returns {Content} */
-function checkContent(where, content) {
+/** @typedef {import("./media.js").Found[]} Media in order */
+
+/** Text goes as it is; of a picture, a sound or a video a sign that it stands there.
+ * @param {string} where @param {unknown} content @param {Media} [media] absent: only text may be */
+function checkContent(where, content, media) {
     if (typeof content === "string") return content;
     if (!Array.isArray(content)) wrong(`${where}: content has to be text or a list of parts`);
-    for (const part of content) {
-        if (part?.type !== "text")
-            throw new CaratError("unsupported",
-                `${where}: a part of type "${part?.type}" is not text, and only text is read`);
-        if (typeof part.text !== "string") wrong(`${where}: a part has no text`);
-    }
-    return content;
+    return content.map((part, i) => {
+        const {type} = part ?? {}, place = `${where}: content[${i}]`;
+        if (type === "text" && typeof part.text === "string") return part;
+        if (type === "text") return wrong(`${place}: a part of type "text" has no text`);
+        if (!["image", "audio", "video"].includes(type))
+            throw new CaratError("unsupported", `${place}: there is no part of type "${type}"; ` +
+                "text, image, audio and video are read");
+        if (!media) return wrong(`${place}: only messages of the user and of tools have ${type}s`);
+        checkMedium(place, part);
+        const sign = {type};
+        media.push({where: place, part, sign});
+        return sign;
+    });
 }
 
 /** @param {string} where @param {unknown} call */
@@ -105,15 +116,16 @@ function engineCall(where, call) {
         function: {name: c.name, arguments: c.arguments ?? {}}};
 }
 
-/** @param {unknown} message @param {number} i */
-function engineMessage(message, i) {
+/** @param {unknown} message @param {number} i @param {Media} media grows */
+function engineMessage(message, i, media) {
     const m = /** @type {any} */ (message), where = `messages[${i}]`;
     if (!isObject(m)) return wrong(`${where}: an object is expected`);
-    if (m.role === "system" || m.role === "developer" || m.role === "user")
+    if (m.role === "system" || m.role === "developer")
         return {role: m.role, content: checkContent(where, m.content)};
+    if (m.role === "user") return {role: m.role, content: checkContent(where, m.content, media)};
     if (m.role === "tool")
         return {role: "tool", tool_call_id: m.toolCallId, name: m.name,
-            content: isObject(m.content) ? m.content : checkContent(where, m.content)};
+            content: isObject(m.content) ? m.content : checkContent(where, m.content, media)};
     if (m.role !== "assistant") return wrong(`${where}: there is no role "${m.role}"`);
     if (m.toolCalls !== undefined && !Array.isArray(m.toolCalls))
         wrong(`${where}: toolCalls has to be a list`);
@@ -154,14 +166,16 @@ function engineOptions(options) {
         stop: typeof stop === "string" ? [stop] : stop};
 }
 
-/** The conversation of a chat or of countTokens().
- * @param {Pick<ChatOptions, "messages" | "tools" | "thinking">} options */
+/** The conversation of a chat or of countTokens(); media.js makes of `media` what can be posted.
+ * @param {Pick<ChatOptions, "messages" | "tools" | "thinking" | "imageTokens">} options */
 export function conversationOf(options) {
-    const {messages, tools, thinking} = options;
+    const {messages, tools, thinking, imageTokens} = options;
     if (!Array.isArray(messages) || messages.length === 0)
         wrong("messages: a list of at least one message is expected");
-    return {messages: messages.map(engineMessage),
-        tools: tools?.length ? tools.map(engineTool) : undefined, thinking};
+    /** @type {Media} */
+    const media = [];
+    return {messages: messages.map((m, i) => engineMessage(m, i, media)), media,
+        tools: tools?.length ? tools.map(engineTool) : undefined, thinking, imageTokens};
 }
 
 /** @param {ChatOptions} options */
@@ -180,6 +194,7 @@ export function generateRequest(prompt, options) {
 /** @param {Parameters<import("./carat.js").Carat["countTokens"]>[0]} input */
 export function countRequest(input) {
     if (typeof input === "string") return {text: input};
-    check("countTokens", input, {messages: is.list, tools: is.list, thinking: is.flag});
+    check("countTokens", input, {messages: is.list, tools: is.list, thinking: is.flag,
+        imageTokens: is.imageTokens});
     return conversationOf(input);
 }

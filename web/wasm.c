@@ -29,12 +29,16 @@ typedef struct bytes {
 static arena *call; /* what one call needs */
 static carat_error error;
 static bytes result;
+static carat_media *media; /* [n_media] pictures and sounds of the next chat, render or count */
+static size_t n_media, max_media;
 
 _Static_assert(offsetof(carat_error, message) == 4 && offsetof(bytes, n) == 4, "see engine.js");
 
 EXPORT(bool, begin, void) {
     arena_free(call);
     result = (bytes){0};
+    media = NULL;
+    n_media = max_media = 0;
     error = (carat_error){0};
     call = arena_create(&error);
     return call != NULL;
@@ -132,6 +136,37 @@ EXPORT(bool, detokenize, const int32_t *ids, size_t n, bool specials) {
     return size >= 0 && give(text, (size_t)size);
 }
 
+/* ---- pictures and sounds -------------------------------------------------------------------- */
+
+/* Before add_image() and add_audio(): how many there will be. */
+EXPORT(bool, expect_media, size_t n) {
+    media = n < SIZE_MAX / sizeof *media ? arena_alloc(call, n, sizeof *media) : NULL;
+    max_media = media ? n : 0;
+    return media || fail_memory(&error, n, "a call from JavaScript");
+}
+
+static bool add_media(carat_media m) {
+    if (n_media == max_media)
+        return fail(&error, CARAT_E_ARGUMENT, "more pictures and sounds than expected");
+    media[n_media++] = m;
+    return true;
+}
+
+/* rgb: [height, width, 3], a room() of the call; time: a video's frame's second. */
+EXPORT(bool, add_image, const uint8_t *rgb, uint32_t width, uint32_t height, double time) {
+    return add_media((carat_media){
+        .kind = CARAT_MEDIA_IMAGE, .rgb = rgb, .width = width, .height = height, .time = time});
+}
+
+/* samples: [n, n_channel], a room() of the call. */
+EXPORT(bool, add_audio, const float *samples, size_t n, uint32_t n_channel, uint32_t rate) {
+    return add_media((carat_media){.kind = CARAT_MEDIA_AUDIO,
+                                   .samples = samples,
+                                   .n_sample = n,
+                                   .n_channel = n_channel,
+                                   .rate = rate});
+}
+
 /* ---- what an answer is asked for with ------------------------------------------------------- */
 
 /* The number `key` of the options, which must be in least .. most; absent: `otherwise`. */
@@ -189,6 +224,9 @@ static bool read_request(const char *messages, const char *tools, const char *op
     if (!sampling) return false;
     *desc = (carat_chat_desc){
         .messages = messages,
+        .media = media,
+        .n_media = n_media,
+        .image_tokens = (uint32_t)number(o, "imageTokens", 0, UINT32_MAX, 0),
         .tools = tools,
         .thinking = json_bool(json_get(o, "thinking"), false),
         .keep_oldest_out = json_bool(json_get(o, "dropOldest"), false),
@@ -207,6 +245,14 @@ EXPORT(bool, render, const char *messages, const char *tools, const char *option
     carat_chat_desc desc;
     return have(engine, "model") && read_request(messages, tools, options, &desc) &&
            give_string(carat_render(engine, &desc, &error));
+}
+
+/* How many tokens that prompt has; 0: error(). */
+EXPORT(uint32_t, count, const char *messages, const char *tools, const char *options) {
+    carat_chat_desc desc;
+    bool ok = have(engine, "model") && read_request(messages, tools, options, &desc);
+    int64_t n = ok ? carat_count(engine, &desc, &error) : 0;
+    return n > 0 ? (uint32_t)n : 0;
 }
 
 /* ---- session and jobs ----------------------------------------------------------------------- */
@@ -265,7 +311,8 @@ EXPORT(void, cancel, carat_job *job) { carat_cancel(job); }
 
 _Static_assert(offsetof(carat_stats, load_s) == 16 && offsetof(carat_stats, generate_s) == 32 &&
                    offsetof(carat_stats, n_dispatch) == 40 &&
-                   offsetof(carat_stats, bytes_read) == 56,
+                   offsetof(carat_stats, bytes_read) == 56 &&
+                   offsetof(carat_stats, encode_s) == 64 && offsetof(carat_stats, n_encoded) == 72,
                "see engine.js");
 
 EXPORT(const carat_stats *, stats, carat_job *job) {

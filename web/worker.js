@@ -10,6 +10,7 @@
 import {noUsage} from "./answer.js";
 import {CaratError} from "./errors.js";
 import {deviceInfo, estimate, modelInfo, openEngine, openHere} from "./model.js";
+import {decodePictures} from "./pixels.js";
 import {Meter} from "./progress.js";
 import {Line, run} from "./run.js";
 import {deleteSession, listSessions, readSession, sessionPath, writeSession} from "./sessions.js";
@@ -77,7 +78,8 @@ function tell(event, {onPart, meter}, logprobs) {
     const {kind, text, done, total} = event;
     if (kind === "progress") {
         /* Weights again, after a lost device: their bytes are more than any context. */
-        meter.report(total > loaded().engine.context() ? "load" : "prompt", done, total);
+        const phase = total > loaded().engine.context() ? "load" : "prompt";
+        meter.report(text === "encode" ? "encode" : phase, done, total);
     } else if (kind === "text" || kind === "thinking") {
         onPart({type: kind, text, ...logprobsOf(event, logprobs)});
     } else if (kind === "toolCall") {
@@ -97,13 +99,13 @@ function usageOf({promptTokens, reusedTokens, generatedTokens, promptSeconds, ge
         promptSeconds, completionSeconds: generateSeconds, tokensPerSecond: rate};
 }
 
-/** @param {any} request @param {Call} call @param {() => Job} start */
+/** @param {any} request @param {Call} call @param {() => Job | Promise<Job>} start */
 async function answer(request, call, start) {
     let usage = noUsage();
     /** @type {any} */
     let finishReason = "aborted";
     await line.wait(call.signal, async () => {
-        const {finish, stats} = await drive(start(), call,
+        const {finish, stats} = await drive(await start(), call,
             (event) => tell(event, call, request.logprobs));
         usage = usageOf(stats);
         finishReason = finish ?? "aborted";
@@ -140,7 +142,10 @@ const ops = {
     download: ({url, options}, {signal, onProgress}) =>
         download(url, {...options, signal, onProgress, onNotice}),
 
-    chat: (request, call) => answer(request, call, () => loaded().engine.chat(request)),
+    chat: (request, call) => answer(request, call, async () => {
+        const media = await decodePictures(request.media, call.signal);
+        return loaded().engine.chat({...request, media});
+    }),
     generate: ({prompt, specials, ...request}, call) => answer(request, call, () => {
         const {engine} = loaded();
         return engine.complete(engine.tokenize(prompt, specials), request);
@@ -148,10 +153,10 @@ const ops = {
 
     tokenize: ({text, specials}) => loaded().engine.tokenize(text, specials),
     detokenize: ({ids, specials}) => loaded().engine.detokenize(ids, specials),
-    count({text, ...request}) {
-        const {engine} = loaded();
-        if (text !== undefined) return engine.tokenize(text).length;
-        return engine.tokenize(engine.render(request), true).length;
+    async count({text, ...request}, {signal}) {
+        if (text !== undefined) return loaded().engine.tokenize(text).length;
+        const media = await decodePictures(request.media, signal);
+        return loaded().engine.count({...request, media});
     },
     memory: () => ({heapBytes: loaded().engine.heapBytes(),
         gpuPeakBytes: loaded().engine.device().peakBytes}),
