@@ -19,6 +19,8 @@ static uint64_t hash(uint64_t h, const void *data, size_t n) { /* FNV-1a */
 
 static void settle(tower *t, weight **matrices, const float *vectors, uint32_t n) {
     t->matrices = matrices;
+    t->vectors = vectors;
+    t->n_vectors = n;
     t->fingerprint = hash(0xcbf29ce484222325u, vectors, n * sizeof *vectors);
     for (weight **w = matrices; *w; w++) {
         const uint64_t place[2] = {(*w)->tensor->offset, (*w)->tensor->size};
@@ -89,25 +91,65 @@ static void drop_host(tower *t) {
     t->loaded = 0;
 }
 
-bool encoders_load(encoders *e, carat_media_kind kind, bool *ready, carat_error *err) {
-    tower *t = &e->towers[kind];
-    *ready = t->on_host;
-    if (*ready) return true;
-    carat_error why = {0};
-    if (!t->host) t->host = arena_create(&why);
+static void drop_device(tower *t) {
+    encoder_gpu_free(t->device);
+    t->device = NULL;
+    t->on_device = false;
+}
+
+static bool load_host(tower *t, carat_error *err) {
+    if (!t->host) t->host = arena_create(err);
     t->on_host = t->host && !t->matrices[0];
     if (t->host && !t->on_host &&
-        !weights_load_host(t->matrices, t->host, &t->loaded, &t->on_host, &why))
+        !weights_load_host(t->matrices, t->host, &t->loaded, &t->on_host, err))
         drop_host(t);
-    *ready = t->on_host;
-    if (t->host) return true;
+    return t->host != NULL;
+}
+
+static bool load_device(tower *t, gpu *g, bool *busy, carat_error *err) {
+    if ((t->device ||
+         encoder_gpu_create(g, t->matrices, t->vectors, t->n_vectors, &t->device, err)) &&
+        encoder_gpu_load(t->device, busy, &t->on_device, err))
+        return true;
+    drop_device(t);
+    return false;
+}
+
+bool encoders_load(encoders *e, carat_media_kind kind, gpu *g, bool *busy, bool *ready,
+                   carat_error *err) {
+    tower *t = &e->towers[kind];
+    carat_error why = {0};
+    *busy = false;
+    *ready = g ? t->on_device : t->on_host;
+    if (*ready) return true;
+    const bool ok = g ? load_device(t, g, busy, &why) : load_host(t, &why);
+    *ready = g ? t->on_device : t->on_host;
+    t->no_room = g && !ok && why.code == CARAT_E_MEMORY;
+    if (ok || t->no_room) return true;
     if (why.code != CARAT_E_MEMORY) return fail(err, why.code, "%s", why.message);
     return fail(err, why.code, "the %s encoder needs %.2f GB, and there is no room: %s",
                 names[kind], (double)t->total * 1e-9, why.message);
 }
 
+void encoders_progress(const encoders *e, carat_media_kind kind, uint64_t *done, uint64_t *total) {
+    const tower *t = &e->towers[kind];
+    *done = t->loaded;
+    *total = t->total;
+    if (t->device) encoder_gpu_progress(t->device, done, total);
+}
+
+bool encoders_resident(const encoders *e) {
+    for (uint32_t kind = 0; kind < MEDIA_KINDS; kind++)
+        if (e->towers[kind].host || e->towers[kind].device) return true;
+    return false;
+}
+
 void encoders_release(encoders *e) {
-    for (uint32_t kind = 0; kind < MEDIA_KINDS; kind++) drop_host(&e->towers[kind]);
+    for (uint32_t kind = 0; kind < MEDIA_KINDS; kind++) {
+        drop_host(&e->towers[kind]);
+        drop_device(&e->towers[kind]);
+        e->towers[kind].no_room = false;
+    }
 }
 
 /* ---- what is known about them ---- */
@@ -123,9 +165,7 @@ static uint64_t tower_bytes(const tower *t, bool packed) {
 uint64_t encoders_bytes(const encoders *e, bool packed) {
     uint64_t bytes = 0;
     for (uint32_t kind = 0; kind < MEDIA_KINDS; kind++)
-        bytes += tower_bytes(&e->towers[kind], packed);
-    if (e->vision) bytes += e->vision->n_vectors * sizeof(float);
-    if (e->audio) bytes += e->audio->n_vectors * sizeof(float);
+        bytes += tower_bytes(&e->towers[kind], packed) + e->towers[kind].n_vectors * sizeof(float);
     return bytes;
 }
 

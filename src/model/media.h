@@ -6,10 +6,8 @@
 #ifndef CARAT_MODEL_MEDIA_H
 #define CARAT_MODEL_MEDIA_H
 
-#include "gpu/kernel.h"
-#include "gpu/upload.h"
 #include "media/media.h"
-#include "model/encoder.h"
+#include "model/encoder_gpu.h"
 
 #define MEDIA_KINDS 2u /* carat_media_kind */
 
@@ -20,9 +18,14 @@ typedef struct tower {
     weight **matrices; /* NULL-terminated; NULL: there is no such encoder, */
     carat_error why;   /* because of this, if code says so */
     uint64_t fingerprint;
-    arena *host;
-    uint64_t loaded, total; /* bytes, on the way to the host */
+    const float *vectors; /* [n_vectors] */
+    uint32_t n_vectors;
+    arena *host; /* NULL: not there */
     bool on_host;
+    uint64_t loaded, total; /* bytes on the way to the host, of all */
+    encoder_gpu *device;    /* NULL: not there */
+    bool on_device;
+    bool no_room; /* on the device: the CPU encodes */
 } tower;
 
 typedef struct encoders {
@@ -39,8 +42,13 @@ bool encoders_open(arena *a, const model *m, const char *projector, encoders *ou
 void encoders_close(encoders *e);
 /* Whether there is one for this kind of media; `name` is the model's. */
 bool encoders_have(const encoders *e, carat_media_kind kind, const char *name, carat_error *err);
-/* A piece of an encoder's weights; *ready: they are all there. */
-bool encoders_load(encoders *e, carat_media_kind kind, bool *ready, carat_error *err);
+/* A piece of an encoder's weights to a GPU, or (g NULL) to the host. *busy: the device should work
+ * first. *ready: they are all there. When the GPU has no room tower.no_room is set, and nothing
+ * else happens. */
+bool encoders_load(encoders *e, carat_media_kind kind, gpu *g, bool *busy, bool *ready,
+                   carat_error *err);
+void encoders_progress(const encoders *e, carat_media_kind kind, uint64_t *done, uint64_t *total);
+bool encoders_resident(const encoders *e); /* some of their weights are somewhere */
 /* Drops the weights. Nothing may be using them. */
 void encoders_release(encoders *e);
 /* Of their weights: on a GPU, or (packed false) on the CPU. */
@@ -124,6 +132,10 @@ typedef struct encode {
     vision_cpu *vision;   /* at work, or NULL */
     audio_cpu *audio;
     float *rows; /* where they write */
+    vision_gpu *vision_gpu;
+    audio_gpu *audio_gpu;
+    gpu_buffer filled; /* where they write; id 0: they are not at work */
+    bool on_cpu;       /* the GPU had no room for a picture */
 } encode;
 
 /* Makes e the session's; media [n] are borrowed, memory is a's. */

@@ -17,8 +17,7 @@ static gpu *device_gpu(const carat_session *ses) { return ses->engine->device->g
 
 /* ---- creating ---- */
 
-bool session_open(carat_session *ses, carat_error *err) {
-    if (ses->cpu || ses->gpu) return true;
+static bool make_kv(carat_session *ses, carat_error *err) {
     const model *m = ses->engine->model;
     carat_device *dev = ses->engine->device;
     if (!dev->gpu) return text_cpu_create(m, ses->n_ctx, &ses->cpu, err);
@@ -28,6 +27,16 @@ bool session_open(carat_session *ses, carat_error *err) {
         return true;
     session_close(ses);
     return fail(err, CARAT_E_UNSUPPORTED, "session: the results of a step need more room");
+}
+
+bool session_open(carat_session *ses, carat_error *err) {
+    carat_error e = {0};
+    if (ses->cpu || ses->gpu || make_kv(ses, &e)) return true;
+    if (e.code == CARAT_E_MEMORY && encoders_resident(&ses->engine->encoders)) {
+        carat_engine_release_encoders(ses->engine); /* they can come back */
+        return make_kv(ses, err);
+    }
+    return fail(err, e.code, "%s", e.message);
 }
 
 static void drop_snapshots(carat_session *ses, uint32_t from) {
