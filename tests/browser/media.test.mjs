@@ -269,7 +269,7 @@ browserTest("bad pictures and sounds: one sentence that names the part", async (
     for (const name of ["zip", "noSound", "video", "frames", "times", "type", "rate", "long",
         "url"])
         assert.match(r[name][1], /^messages\[0\]: content\[1\]: /, name);
-}, {routes, allow: [/media-src blocked blob/]});
+}, {routes, allow: [/media-src blocked blob|Loading media/]});
 
 browserTest("a model without encoders says so", async ({inCarat}) => {
     const r = await inCarat(async ({Carat}) => {

@@ -84,13 +84,28 @@ test("a conversation with tools reaches the engine in its own shape", () => {
         {role: "tool", tool_call_id: "c1", content: "68"},
     ];
     const request = chatRequest(chatOptions({messages, tools, tool_choice: "auto"}));
-    assert.deepEqual(JSON.parse(JSON.stringify(request)), {tools, messages: [
+    assert.deepEqual(JSON.parse(JSON.stringify(request)), {tools, media: [], messages: [
         {role: "developer", content: "Be brief."},
         {role: "user", content: [{type: "text", text: "23 + 45?"}]},
         {role: "assistant", content: "", reasoning: "a sum", tool_calls: [
             {id: "c1", type: "function", function: {name: "add", arguments: {a: 23, b: 45}}}]},
         {role: "tool", tool_call_id: "c1", content: "68"}]});
     assert.equal(chatOptions({messages, tools, tool_choice: "none"}).tools, undefined);
+});
+
+test("pictures and sounds: a sign in the message, the data beside it", () => {
+    const url = "data:text/plain;base64,QUJD";
+    const content = [{type: "image_url", image_url: {url, detail: "high"}},
+        {type: "text", text: "?"}, {type: "input_audio", input_audio: {data: "QUJD", format: "wav"}}];
+    const {messages, media, imageTokens} = chatRequest(chatOptions({image_tokens: 140,
+        messages: [{role: "user", content}]}));
+    assert.deepEqual(messages[0].content,
+        [{type: "image"}, {type: "text", text: "?"}, {type: "audio"}]);
+    assert.deepEqual(media.map((m) => m.where),
+        ["messages[0]: content[0]", "messages[0]: content[2]"]);
+    assert.equal(media[0].part.image, url);
+    assert.deepEqual([media[1].part.audio.type, media[1].part.audio.size], ["audio/wav", 3]);
+    assert.equal(imageTokens, 140);
 });
 
 test("what would change the answer and is not understood is refused", () => {
@@ -102,8 +117,10 @@ test("what would change the answer and is not understood is refused", () => {
     rejects({parallel_tool_calls: false}, "unsupported", /parallel_tool_calls/);
     rejects({modalities: ["text", "audio"]}, "unsupported", /modalities/);
     rejects({unheard_of: 1}, "unsupported", /unheard_of/);
-    rejects({messages: [{role: "user", content: [{type: "image_url", image_url: {url: "x"}}]}]},
-        "unsupported", /messages\[0\].*image_url/);
+    rejects({messages: [{role: "user", content: [{type: "file", file: {file_id: "x"}}]}]},
+        "unsupported", /messages\[0\]: content\[0\]: type file/);
+    rejects({messages: [{role: "system", content: [{type: "image_url", image_url: {url: "x"}}]}]},
+        "argument", /messages\[0\]: content\[0\]/);
     rejects({messages: [{role: "assistant", function_call: {}}]}, "unsupported", /function_call/);
     assert.doesNotThrow(() => chatOptions({messages: user, n: null, functions: undefined}));
 });
