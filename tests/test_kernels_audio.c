@@ -124,6 +124,8 @@ static void one_attention(const kernel *k, hear_case c) {
     for (uint32_t t = 0; t < c.n_tok; t++)
         for (uint32_t h = 0; h < c.n_head; h++)
             hear(&c, qkvr, dim + 8, t, h, want + t * d + h * c.head_dim);
+    float *qkv = kt_take(3 * n, 4);
+    for (uint32_t i = 0; i < 3 * n; i++) qkv[i] = qkvr[i / d % 3][i / (3 * d) * d + i % d];
     const kt_output out = kt_out(n * 4);
     const audio_attention_args args = {
         .n_tok = c.n_tok,
@@ -140,7 +142,7 @@ static void one_attention(const kernel *k, hear_case c) {
         .n_constant = 1,
         .args = &args,
         .views = {kt_in(dim, (8 + c.head_dim) * 4), kt_in(rel, AUDIO_REACH * d * 4),
-                  kt_in(q, n * 4), kt_in(key, n * 4), kt_in(v, n * 4), out.view},
+                  kt_in(qkv, 3 * n * 4), out.view},
         .x = div_up(c.n_tok, c.per_group),
         .y = c.n_head,
     });
@@ -210,50 +212,63 @@ static void test_glu_conv(void **state) {
 
 /* ---- seams, the end ---- */
 
-static void one_add(const kernel *k, uint32_t n_tok, uint32_t n, bool post, bool at_end,
-                    bool next) {
-    const uint32_t all = n_tok * n;
-    float *x = values(all), *u = values(all), *w = values(3 * n);
+typedef struct add_case {
+    uint32_t n_tok, n, n_part;
+    bool post, at_end, next;
+} add_case;
+
+static void one_add(const kernel *k, add_case c) {
+    const uint32_t n_tok = c.n_tok, n = c.n, all = n_tok * n;
+    float *x = values(all), *u = values(c.n_part * all), *w = values(3 * n);
     float *y = kt_take(all, 4), *norm = kt_take(all, 4);
-    for (uint32_t i = 0; i < all; i++) x[i] *= 2, u[i] *= 2;
-    for (uint32_t i = 0; i < all; i++) y[i] = post ? cut(u[i], LIMIT) : u[i];
-    if (post) ref_rmsnorm(y, w, n_tok, n, EPS, y);
+    for (uint32_t i = 0; i < all; i++) x[i] *= 2;
+    for (uint32_t i = 0; i < c.n_part * all; i++) u[i] *= 2;
+    for (uint32_t i = 0; i < all; i++) {
+        for (uint32_t p = 0; p < c.n_part; p++) y[i] += u[p * all + i];
+        y[i] = fminf(fmaxf(y[i], -4), 5);
+        if (c.post) y[i] = cut(y[i], LIMIT);
+    }
+    if (c.post) ref_rmsnorm(y, w, n_tok, n, EPS, y);
     for (uint32_t i = 0; i < all; i++) y[i] = x[i] + 0.5f * y[i];
-    for (uint32_t i = 0; at_end && i < all; i++) y[i] = cut(y[i], LIMIT);
-    if (at_end) ref_rmsnorm(y, w + n, n_tok, n, EPS, y);
+    for (uint32_t i = 0; c.at_end && i < all; i++) y[i] = cut(y[i], LIMIT);
+    if (c.at_end) ref_rmsnorm(y, w + n, n_tok, n, EPS, y);
     for (uint32_t i = 0; i < all; i++) norm[i] = cut(y[i], LIMIT);
     ref_rmsnorm(norm, w + 2 * n, n_tok, n, EPS, norm);
     const kt_output stream = kt_out_with(x, all * 4), out = kt_out(all * 4);
     const audio_add_norm_args args = {
         .n = n,
-        .w_post = post ? 0 : NONE,
-        .w_out = at_end ? n : NONE,
-        .w_norm = next ? 2 * n : NONE,
+        .n_tok = n_tok,
+        .n_part = c.n_part,
+        .w_post = c.post ? 0 : NONE,
+        .w_out = c.at_end ? n : NONE,
+        .w_norm = c.next ? 2 * n : NONE,
         .eps = EPS,
         .scale = 0.5f,
         .limit = LIMIT,
+        .out_min = -4,
+        .out_max = 5,
     };
     kt_run(&(kernel_call){
         .kernel = k,
         .args = &args,
-        .views = {kt_in(w, 3 * n * 4), kt_in(u, all * 4), stream.view, out.view},
+        .views = {kt_in(w, 3 * n * 4), kt_in(u, c.n_part * all * 4), stream.view, out.view},
         .x = n_tok,
     });
     kt_compare("audio_add_norm: x", fetch(stream), y, all, KT_F32);
     const float *got = fetch(out);
-    if (next) kt_compare(k->name, got, norm, all, KT_F32);
-    if (!next) assert_memory_equal(got, "\xa5\xa5\xa5\xa5", 4);
+    if (c.next) kt_compare(k->name, got, norm, all, KT_F32);
+    if (!c.next) assert_memory_equal(got, "\xa5\xa5\xa5\xa5", 4);
     kt_reset();
 }
 
 static void test_add_norm(void **state) {
     (void)state;
     for (const kernel *k = NULL; (k = kt_next(&kernel_audio_add_norm, k));) {
-        one_add(k, 1, 4, true, false, true);
-        one_add(k, 3, 128, true, true, true);
-        one_add(k, 2, 1540, false, false, true);
-        one_add(k, 5, 36, true, true, false);
-        one_add(k, 2, 260, false, true, true);
+        one_add(k, (add_case){1, 4, 1, true, false, true});
+        one_add(k, (add_case){3, 128, 1, true, true, true});
+        one_add(k, (add_case){2, 1540, 3, false, false, true});
+        one_add(k, (add_case){5, 36, 4, true, true, false});
+        one_add(k, (add_case){2, 260, 2, false, true, true});
     }
 }
 
@@ -284,19 +299,29 @@ static void test_tower(void **state) {
     }
 }
 
-/* ---- an up matrix ---- */
+/* ---- matrices ---- */
+
+static clipped random_clipped(uint32_t n_row, uint32_t n_col, uint32_t rows_a_tile, float size) {
+    return (clipped){.w = *matrix(QUANT_F32, n_row, n_col, rows_a_tile),
+                     .in_min = -1.5f * size,
+                     .in_max = size,
+                     .out_min = -size,
+                     .out_max = 0.5f * size};
+}
+
+static float *product(const clipped *c, const float *x, uint32_t n_tok) {
+    float *scratch = kt_take((size_t)n_tok * c->w.n_col, 4);
+    float *out = kt_take((size_t)n_tok * c->w.n_row, 4);
+    ref_clipped(c, x, n_tok, scratch, out);
+    return out;
+}
 
 static void one_silu(uint32_t n_tok, uint32_t n_row, uint32_t n_col, float size) {
-    const clipped c = {.w = *matrix(QUANT_F32, n_row, n_col, 48),
-                       .in_min = -1.5f,
-                       .in_max = 1,
-                       .out_min = -2 * size,
-                       .out_max = size};
+    const clipped c = random_clipped(n_row, n_col, 48, size);
     const uint32_t n = n_tok * n_row;
-    float *x = values((size_t)n_tok * n_col), *scratch = kt_take((size_t)n_tok * n_col, 4);
-    float *want = kt_take(n, 4);
+    float *x = values((size_t)n_tok * n_col);
     for (uint32_t i = 0; i < n_tok * n_col; i++) x[i] *= size;
-    ref_clipped(&c, x, n_tok, scratch, want);
+    float *want = product(&c, x, n_tok);
     for (uint32_t i = 0; i < n; i++) want[i] *= sigmoid(want[i]);
     const gpu_view in = kt_in(x, (size_t)n_tok * n_col * 4);
     const kt_output out = kt_out(n * 4);
@@ -314,11 +339,100 @@ static void test_clipped_silu(void **state) {
     one_silu(3, 33, 64, 200);
 }
 
+/* Parts add up to what one makes; clamping is the adder's. */
+static void one_parts(uint32_t n_tok, uint32_t n_row, uint32_t n_col, uint32_t n_part) {
+    const clipped c = random_clipped(n_row, n_col, 40, 1);
+    const uint32_t n = n_tok * n_row;
+    const float *x = values((size_t)n_tok * n_col), *want = product(&c, x, n_tok);
+    const gpu_view in = kt_in(x, (size_t)n_tok * n_col * 4);
+    const kt_output out = kt_out(n_part * n * 4);
+    begin();
+    op_clipped_parts(kt.steps, &c, in, out.view, n_tok, n_part);
+    end();
+    float *parts = fetch(out);
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t p = 1; p < n_part; p++) parts[i] += parts[p * n + i];
+        parts[i] = fminf(fmaxf(parts[i], c.out_min), c.out_max);
+    }
+    kt_compare("matmul_clipped in parts", parts, want, n, KT_F32);
+    kt_reset();
+}
+
+static void test_clipped_parts(void **state) {
+    (void)state;
+    one_parts(3, 5, 128, 2);
+    one_parts(65, 70, 176, 4); /* the last part is shorter */
+    one_parts(2, 9, 48, 3);    /* and here empty */
+    clipped c = {.w = {.n_row = 1024, .n_col = 4096}};
+    assert_int_equal(op_clipped_count(&c, 750), 4);
+    c.w.n_col = 1024;
+    assert_int_equal(op_clipped_count(&c, 750), 2);
+    assert_int_equal(op_clipped_count(&c, 100000), 1);
+    c.w.n_col = 128;
+    assert_int_equal(op_clipped_count(&c, 1), 1);
+}
+
+static void one_qkv(const uint32_t *types, uint32_t n_tok, uint32_t n_row, uint32_t n_col) {
+    clipped c[3];
+    float *want = kt_take((size_t)n_tok * 3 * n_row, 4);
+    const float *x = values((size_t)n_tok * n_col);
+    for (uint32_t z = 0; z < 3; z++) {
+        c[z] = random_clipped(1, n_col, 1, 0.5f + 0.5f * (float)z);
+        c[z].w = *matrix(types[z], n_row, n_col, n_row);
+        const float *part = product(&c[z], x, n_tok);
+        for (uint32_t t = 0; t < n_tok; t++)
+            memcpy(want + (3 * t + z) * n_row, part + t * n_row, n_row * sizeof *want);
+    }
+    const kt_output out = kt_out((size_t)n_tok * 3 * n_row * 4);
+    const audio_qkv_args args = {
+        .n_tok = n_tok,
+        .n_row = n_row,
+        .n_col = n_col,
+        .q_scale = c[0].w.scale,
+        .q_in_min = c[0].in_min,
+        .q_in_max = c[0].in_max,
+        .q_out_min = c[0].out_min,
+        .q_out_max = c[0].out_max,
+        .k_scale = c[1].w.scale,
+        .k_in_min = c[1].in_min,
+        .k_in_max = c[1].in_max,
+        .k_out_min = c[1].out_min,
+        .k_out_max = c[1].out_max,
+        .v_scale = c[2].w.scale,
+        .v_in_min = c[2].in_min,
+        .v_in_max = c[2].in_max,
+        .v_out_min = c[2].out_min,
+        .v_out_max = c[2].out_max,
+    };
+    kt_run(&(kernel_call){
+        .kernel = &kernel_audio_qkv,
+        .formats = {types[0], types[1], types[2]},
+        .args = &args,
+        .views = {kt_in(x, (size_t)n_tok * n_col * 4), whole(c[0].w.tiles->buffer),
+                  whole(c[1].w.tiles->buffer), whole(c[2].w.tiles->buffer), out.view},
+        .x = div_up(n_row, 64),
+        .y = div_up(n_tok, 64),
+        .z = 3,
+    });
+    kt_compare("audio_qkv", fetch(out), want, (size_t)n_tok * 3 * n_row, KT_F32);
+    kt_reset();
+}
+
+static void test_qkv(void **state) {
+    (void)state;
+    const uint32_t same[3] = {QUANT_F32, QUANT_F32, QUANT_F32};
+    const uint32_t mixed[3] = {QUANT_BF16, QUANT_F16, QUANT_Q8_0};
+    one_qkv(same, 1, 5, 16);
+    one_qkv(same, 66, 67, 48);
+    one_qkv(mixed, 7, 33, 96);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_conv),     cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_glu_conv), cmocka_unit_test(test_add_norm),
-        cmocka_unit_test(test_tower),    cmocka_unit_test(test_clipped_silu),
+        cmocka_unit_test(test_conv),          cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_glu_conv),      cmocka_unit_test(test_add_norm),
+        cmocka_unit_test(test_tower),         cmocka_unit_test(test_clipped_silu),
+        cmocka_unit_test(test_clipped_parts), cmocka_unit_test(test_qkv),
     };
     return cmocka_run_group_tests_name("kernels of the audio encoder", tests, kt_setup,
                                        kt_teardown);

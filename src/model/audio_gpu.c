@@ -22,19 +22,18 @@
 #define BANDS_1          (MEL_BANDS / 4)
 #define PIECE            256u  /* tokens whose convolutions are computed together */
 #define STEP             1024u /* tokens times layers of a submit, about */
-#define LAYER_CALLS      16u   /* dispatches of a layer */
+#define LAYER_CALLS      14u   /* dispatches of a layer */
 #define NONE             UINT32_MAX
 #define ATTENTION_TOKENS 16u /* of a workgroup of audio_attention.wgsl */
+#define TILE             64u /* tokens and rows of one of audio_qkv.wgsl */
 
 typedef enum audio_buffer {
     INPUT, /* [n_frame, MEL_BANDS] */
     ROWS,  /* [2 * PIECE + 1, BANDS_0, n_conv[0]] between the convolutions */
     X,     /* [n, n_embd] the residual stream */
     NORM,  /* [n, n_embd] */
-    PART,  /* [n, n_embd] */
-    Q,     /* [n, n_embd] heads side by side */
-    K,
-    V,
+    PART,  /* [CLIPPED_MAX_PARTS, n, n_embd] a block's output, in parts */
+    QKV,   /* [n, 3, n_embd] heads side by side */
     WIDE,  /* [n, widest] of the convolutions, within blocks, and the normed tower */
     TOWER, /* [n, n_mid]; direct: samples [n, frame] */
     N_BUFFER
@@ -76,7 +75,9 @@ static void count_values(const audio_config *c, uint64_t n, uint64_t *out) {
     out[INPUT] = 4 * n * MEL_BANDS;
     out[ROWS] = (2 * (n < PIECE ? n : PIECE) + 1) * BANDS_0 * c->n_conv[0];
     out[WIDE] = n * max_u32(width, tower);
-    for (audio_buffer b = X; b <= V; b++) out[b] = n * c->n_embd;
+    out[X] = out[NORM] = n * c->n_embd;
+    out[PART] = CLIPPED_MAX_PARTS * n * c->n_embd;
+    out[QKV] = 3 * n * c->n_embd;
 }
 
 uint64_t audio_gpu_memory(const audio *a, uint32_t n) {
@@ -232,19 +233,30 @@ static void embed(const audio_gpu *t) {
 
 static uint32_t offset_of(const vector *v) { return v ? v->offset : NONE; }
 
-/* x += scale * rmsw(part, post) (post NULL: + scale * part), then, if there is an out, x = rmsw(x,
- * out); norm = rmsw(x, next) */
-static void add(const audio_gpu *t, const vector *post, float scale, const vector *out,
-                const vector *next) {
+/* What follows a block. NULL: there is none. */
+typedef struct seam {
+    const vector *post, *out, *next;
+    float scale;
+} seam;
+
+/* u = W from; x += scale * rmsw(u, post), or scale * u; x = rmsw(x, out), at the end of a layer;
+ * norm = rmsw(x, next) */
+static void end_block(const audio_gpu *t, const clipped *c, audio_buffer from, seam to) {
+    const uint32_t n_part = op_clipped_count(c, t->n);
     const audio_add_norm_args args = {
         .n = t->c->n_embd,
-        .w_post = offset_of(post),
-        .w_out = offset_of(out),
-        .w_norm = offset_of(next),
+        .n_tok = t->n,
+        .n_part = n_part,
+        .w_post = offset_of(to.post),
+        .w_out = offset_of(to.out),
+        .w_norm = offset_of(to.next),
         .eps = ENCODER_EPS,
-        .scale = scale,
+        .scale = to.scale,
         .limit = GRADIENT,
+        .out_min = encoder_gpu_limit(c->out_min),
+        .out_max = encoder_gpu_limit(c->out_max),
     };
+    op_clipped_parts(t->steps, c, in(t, from), in(t, PART), t->n, n_part);
     kernel_run(t->steps,
                &(kernel_call){
                    .kernel = &kernel_audio_add_norm,
@@ -254,14 +266,45 @@ static void add(const audio_gpu *t, const vector *post, float scale, const vecto
                });
 }
 
-static void clipped_to(const audio_gpu *t, const clipped *c, audio_buffer from, audio_buffer to) {
-    op_clipped(t->steps, c, in(t, from), in(t, to), t->n);
+/* (35) x += rmsw(Wdown silu(Wup norm), post_norm) / 2 */
+static void ffn(const audio_gpu *t, const audio_ffn *f, const vector *out, const vector *next) {
+    op_clipped_silu(t->steps, &f->up, in(t, NORM), in(t, WIDE), t->n);
+    end_block(t, &f->down, WIDE, (seam){&f->post_norm, out, next, 0.5f});
 }
 
-/* (35) part = Wdown silu(Wup norm) */
-static void ffn(const audio_gpu *t, const audio_ffn *f) {
-    op_clipped_silu(t->steps, &f->up, in(t, NORM), in(t, WIDE), t->n);
-    clipped_to(t, &f->down, WIDE, PART);
+static void qkv(const audio_gpu *t, const audio_layer *l) {
+    const clipped *q = &l->q, *k = &l->k, *v = &l->v;
+    const audio_qkv_args args = {
+        .n_tok = t->n,
+        .n_row = t->c->n_embd,
+        .n_col = t->c->n_embd,
+        .q_scale = q->w.scale,
+        .q_in_min = encoder_gpu_limit(q->in_min),
+        .q_in_max = encoder_gpu_limit(q->in_max),
+        .q_out_min = encoder_gpu_limit(q->out_min),
+        .q_out_max = encoder_gpu_limit(q->out_max),
+        .k_scale = k->w.scale,
+        .k_in_min = encoder_gpu_limit(k->in_min),
+        .k_in_max = encoder_gpu_limit(k->in_max),
+        .k_out_min = encoder_gpu_limit(k->out_min),
+        .k_out_max = encoder_gpu_limit(k->out_max),
+        .v_scale = v->w.scale,
+        .v_in_min = encoder_gpu_limit(v->in_min),
+        .v_in_max = encoder_gpu_limit(v->in_max),
+        .v_out_min = encoder_gpu_limit(v->out_min),
+        .v_out_max = encoder_gpu_limit(v->out_max),
+    };
+    kernel_run(t->steps,
+               &(kernel_call){
+                   .kernel = &kernel_audio_qkv,
+                   .formats = {q->w.type, k->w.type, v->w.type},
+                   .args = &args,
+                   .views = {in(t, NORM), whole(q->w.tiles->buffer), whole(k->w.tiles->buffer),
+                             whole(v->w.tiles->buffer), in(t, QKV)},
+                   .x = div_up(args.n_row, TILE),
+                   .y = div_up(t->n, TILE),
+                   .z = 3,
+               });
 }
 
 /* (36) norm = what each token hears */
@@ -282,7 +325,7 @@ static void attention(const audio_gpu *t, uint32_t il) {
                              .n_constant = 1,
                              .args = &args,
                              .views = {whole(t->weights->vectors), keys_of_distances(t, il),
-                                       in(t, Q), in(t, K), in(t, V), in(t, NORM)},
+                                       in(t, QKV), in(t, NORM)},
                              .x = div_up(t->n, ATTENTION_TOKENS),
                              .y = t->c->n_head,
                          });
@@ -310,20 +353,14 @@ static void glu_conv(const audio_gpu *t, const audio_layer *l) {
 static void layer(const audio_gpu *t, uint32_t il) {
     const audio_layer *l = &t->a->layers[il];
     const vector *next = il + 1 < t->c->n_layer ? &l[1].ffn[0].norm : NULL;
-    ffn(t, &l->ffn[0]);
-    add(t, &l->ffn[0].post_norm, 0.5f, NULL, &l->attn_norm);
-    clipped_to(t, &l->q, NORM, Q);
-    clipped_to(t, &l->k, NORM, K);
-    clipped_to(t, &l->v, NORM, V);
+    ffn(t, &l->ffn[0], NULL, &l->attn_norm);
+    qkv(t, l);
     attention(t, il);
-    clipped_to(t, &l->out, NORM, PART);
-    add(t, &l->post_attn_norm, 1, NULL, &l->conv_norm);
-    clipped_to(t, &l->conv_in, NORM, WIDE);
+    end_block(t, &l->out, NORM, (seam){&l->post_attn_norm, NULL, &l->conv_norm, 1});
+    op_clipped(t->steps, &l->conv_in, in(t, NORM), in(t, WIDE), t->n);
     glu_conv(t, l);
-    clipped_to(t, &l->conv_out, NORM, PART);
-    add(t, NULL, 1, NULL, &l->ffn[1].norm);
-    ffn(t, &l->ffn[1]);
-    add(t, &l->ffn[1].post_norm, 0.5f, &l->out_norm, next); /* (38) */
+    end_block(t, &l->conv_out, NORM, (seam){NULL, NULL, &l->ffn[1].norm, 1});
+    ffn(t, &l->ffn[1], &l->out_norm, next); /* (38) */
 }
 
 /* (39) soft = Wproject rms(Woutput x + b) */
@@ -358,6 +395,19 @@ static bool check_widths(const audio_config *c, carat_error *err) {
     return ok ||
            fail(err, CARAT_E_UNSUPPORTED,
                 "audio: the encoder's widths are no multiples of 16; it runs on the CPU only");
+}
+
+/* audio_qkv.wgsl takes matrices that are in one piece, as they are on any device that has WebGPU's
+ * limits. */
+static bool check_tiles(const audio_gpu *t, carat_error *err) {
+    for (uint32_t il = 0; il < t->c->n_layer && !t->c->direct; il++) {
+        const audio_layer *l = &t->a->layers[il];
+        if (l->q.w.n_tile != 1 || l->k.w.n_tile != 1 || l->v.w.n_tile != 1)
+            return fail(err, CARAT_E_UNSUPPORTED,
+                        "audio: the device cannot bind a matrix of %u x %u whole", t->c->n_embd,
+                        t->c->n_embd);
+    }
+    return true;
 }
 
 /* What does not depend on the sound, but for rel. */
@@ -422,7 +472,8 @@ bool audio_gpu_begin(audio_gpu *t, const float *input, uint32_t n, gpu_buffer so
     if (!n || n > most_input(t->c))
         return fail(err, CARAT_E_ARGUMENT, "audio: there is %s to hear",
                     n ? "too much" : "nothing");
-    if (!make_rel(t, err) || !make_room(t, audio_soft_tokens(t->a, n), err)) return false;
+    if (!check_tiles(t, err) || !make_rel(t, err) || !make_room(t, audio_soft_tokens(t->a, n), err))
+        return false;
     t->n_frame = n;
     t->n = audio_soft_tokens(t->a, n);
     t->soft = soft;

@@ -11,6 +11,10 @@
 
 #define TILE_TOKENS 64u /* of lib/tile.wgsl */
 #define TILE_ROWS   64u
+#define TILE_COLS   32u
+
+#define ENOUGH_GROUPS 768u /* workgroups of a matmul that keep a large device busy */
+#define PART_COLS     512u /* a part's columns, at least: shorter ones cost more than they bring */
 
 /* ---- weights ---- */
 
@@ -84,9 +88,11 @@ void encoder_gpu_free(encoder_gpu *e) {
 
 float encoder_gpu_limit(float limit) { return fmaxf(-FLT_MAX, fminf(limit, FLT_MAX)); }
 
+/* parts > 1: the output's limits and silu are left to whoever adds them. */
 static void run_clipped(kernel_steps *s, const clipped *c, bool silu, gpu_view x, gpu_view out,
-                        uint32_t n_tok) {
+                        uint32_t n_tok, uint32_t n_part) {
     const weight *w = &c->w;
+    const bool whole_sum = n_part == 1;
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
         const matmul_clipped_args args = {
@@ -98,9 +104,10 @@ static void run_clipped(kernel_steps *s, const clipped *c, bool silu, gpu_view x
             .scale = w->scale,
             .in_min = encoder_gpu_limit(c->in_min),
             .in_max = encoder_gpu_limit(c->in_max),
-            .out_min = encoder_gpu_limit(c->out_min),
-            .out_max = encoder_gpu_limit(c->out_max),
+            .out_min = encoder_gpu_limit(whole_sum ? c->out_min : -INFINITY),
+            .out_max = encoder_gpu_limit(whole_sum ? c->out_max : INFINITY),
             .silu = silu,
+            .k_part = (uint32_t)round_up(div_up(w->n_col, n_part), TILE_COLS),
         };
         kernel_run(s, &(kernel_call){
                           .kernel = &kernel_matmul_clipped,
@@ -109,16 +116,28 @@ static void run_clipped(kernel_steps *s, const clipped *c, bool silu, gpu_view x
                           .views = {x, {.buffer = tile->buffer}, out},
                           .x = div_up(args.n_row, TILE_ROWS),
                           .y = div_up(n_tok, TILE_TOKENS),
+                          .z = n_part,
                       });
     }
 }
 
 void op_clipped(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok) {
-    run_clipped(s, c, false, x, out, n_tok);
+    run_clipped(s, c, false, x, out, n_tok, 1);
 }
 
 void op_clipped_silu(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok) {
-    run_clipped(s, c, true, x, out, n_tok);
+    run_clipped(s, c, true, x, out, n_tok, 1);
+}
+
+uint32_t op_clipped_count(const clipped *c, uint32_t n_tok) {
+    const uint32_t n_group = div_up(c->w.n_row, TILE_ROWS) * div_up(n_tok, TILE_TOKENS);
+    const uint32_t n = min_u32(ENOUGH_GROUPS / n_group, c->w.n_col / PART_COLS);
+    return max_u32(min_u32(n, CLIPPED_MAX_PARTS), 1);
+}
+
+void op_clipped_parts(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok,
+                      uint32_t n_part) {
+    run_clipped(s, c, false, x, out, n_tok, n_part);
 }
 
 void op_geglu_clipped(kernel_steps *s, const clipped *gate, const clipped *up, gpu_view x,

@@ -85,10 +85,17 @@ gpu_buffer audio_gpu_tower(const audio_gpu *t);
 
 /* ---- operations of both: encoder_gpu.c ---- */
 
+#define CLIPPED_MAX_PARTS 4u
+
 /* out [n_tok, n_row] = clamp(clamp(x [n_tok, n_col]) * W^T). */
 void op_clipped(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok);
 /* The same, then y * sigmoid(y) of it. */
 void op_clipped_silu(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok);
+/* The same as op_clipped() in parts that are still to be added, then clamped as the output is:
+ * out [n_part, n_tok, n_row]. op_clipped_count(): how many it takes to keep a device busy. */
+void op_clipped_parts(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out, uint32_t n_tok,
+                      uint32_t n_part);
+uint32_t op_clipped_count(const clipped *c, uint32_t n_tok); /* 1 to CLIPPED_MAX_PARTS */
 /* out [n_tok, n_ff] = gelu(gate x) * (up x), clamped both; they must clamp their input alike. */
 void op_geglu_clipped(kernel_steps *s, const clipped *gate, const clipped *up, gpu_view x,
                       gpu_view out, uint32_t n_tok);

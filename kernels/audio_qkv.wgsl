@@ -1,0 +1,93 @@
+// include: tile tile_in
+// formats: A B C
+// audio_qkv: three matrices of one input side by side: out[t, z, r] = clamp(scale * sum_k
+//   clamp(x[t, k]) * W[r, k]) with W, scale and limits of q, k, v for z = 0, 1, 2.
+//   x [n_tok, n_col], wA, wB, wC [n_row, n_col], out [n_tok, 3, n_row]. n_col is a multiple of 16.
+// Grid: x = ceil(n_row / 64), y = ceil(n_tok / 64), z = 3; see lib/tile and matmul. Together they
+// fill a device that one of them would not. f32. CPU twin: ref_clipped().
+
+struct Args {
+    n_tok: u32, n_row: u32, n_col: u32,
+    q_scale: f32, q_in_min: f32, q_in_max: f32, q_out_min: f32, q_out_max: f32,
+    k_scale: f32, k_in_min: f32, k_in_max: f32, k_out_min: f32, k_out_max: f32,
+    v_scale: f32, v_in_min: f32, v_in_max: f32, v_out_min: f32, v_out_max: f32
+}
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> wA: array<WA>;
+@group(0) @binding(3) var<storage, read> wB: array<WB>;
+@group(0) @binding(4) var<storage, read> wC: array<WC>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+
+struct Limits { scale: f32, in_min: f32, in_max: f32, out_min: f32, out_max: f32 }
+var<private> z: u32; // which matrix
+var<private> limits: Limits;
+
+fn limits_of() -> Limits {
+    if (z == 0) {
+        return Limits(args.q_scale, args.q_in_min, args.q_in_max, args.q_out_min, args.q_out_max);
+    }
+    if (z == 1) {
+        return Limits(args.k_scale, args.k_in_min, args.k_in_max, args.k_out_min, args.k_out_max);
+    }
+    return Limits(args.v_scale, args.v_in_min, args.v_in_max, args.v_out_min, args.v_out_max);
+}
+
+fn load_clipped(tok: u32, k: u32) -> mat4x4<f32> {
+    let m = load_in(tok, k);
+    let low = vec4(limits.in_min);
+    let high = vec4(limits.in_max);
+    return mat4x4<f32>(clamp(m[0], low, high), clamp(m[1], low, high), clamp(m[2], low, high),
+                       clamp(m[3], low, high));
+}
+
+fn load_w(row: u32, k: u32) -> mat4x4<f32> {
+    if (k >= args.n_col) { return mat4x4<f32>(); }
+    let i = min(row, args.n_row - 1) * (args.n_col / 16) + k / 16;
+    if (z == 0) { return get16A(i); }
+    if (z == 1) { return get16B(i); }
+    return get16C(i);
+}
+
+fn store(tok: u32, row: u32, value: f32) {
+    if (tok < args.n_tok && row < args.n_row) {
+        out[(tok * 3 + z) * args.n_row + row] =
+            clamp(value * limits.scale, limits.out_min, limits.out_max);
+    }
+}
+
+fn store4(tok: u32, row: u32, v: vec4<f32>) {
+    store(tok, row, v.x);
+    store(tok + 1, row, v.y);
+    store(tok + 2, row, v.z);
+    store(tok + 3, row, v.w);
+}
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+    z = wid.z;
+    limits = limits_of();
+    let tok_in = wid.y * 64 + tile_in_tok(id);
+    let row_in = wid.x * 64 + tile_w_row(id);
+    var sum: Tile;
+    var a = load_clipped(tok_in, tile_in_k(id));
+    var w = load_w(row_in, tile_w_k(id));
+    for (var k = 0u; k < args.n_col; k += TILE_COLS) {
+        tile_put(id, a, w);
+        workgroupBarrier();
+        a = load_clipped(tok_in, k + TILE_COLS + tile_in_k(id));
+        w = load_w(row_in, k + TILE_COLS + tile_w_k(id));
+        tile_multiply(id, &sum);
+        workgroupBarrier();
+    }
+    let tok = wid.y * 64 + tile_tok(id);
+    let row = wid.x * 64 + tile_row(id);
+    store4(tok, row, sum.lo[0]);
+    store4(tok, row + 16, sum.lo[1]);
+    store4(tok, row + 32, sum.lo[2]);
+    store4(tok, row + 48, sum.lo[3]);
+    store4(tok + 4, row, sum.hi[0]);
+    store4(tok + 4, row + 16, sum.hi[1]);
+    store4(tok + 4, row + 32, sum.hi[2]);
+    store4(tok + 4, row + 48, sum.hi[3]);
+}
