@@ -34,6 +34,9 @@ ifeq ($(config),release)
 $(O)/src/file/quant.o: FLAGS += -O3
 endif
 
+# stb_image counts on what arithmetic does everywhere; that it stays inside its memory is checked.
+$(O)/cli/media_stb.o: FLAGS += -fno-sanitize=pointer-overflow,shift,signed-integer-overflow
+
 # Without Dawn's header (tools/deps.sh fetches it) carat is built for the CPU alone.
 SKIP := src/gpu/gpu_web.c \
         $(if $(wildcard .deps/webgpu/webgpu.h),src/gpu/gpu_none.c,src/gpu/gpu_dawn.c src/gpu/dawn_open.c)

@@ -94,6 +94,7 @@ typedef struct jpeg_info {
     uint32_t width, height, n_component, n_bit;
     bool arithmetic; /* or another coding that nobody uses */
     bool adobe;      /* the components' colours are told */
+    bool codes;      /* its tables of codes make sense: stb_image trusts them */
     bool whole;      /* it goes on to its end marker */
 } jpeg_info;
 

@@ -106,6 +106,19 @@ static uint32_t exif_orientation(const uint8_t *p, size_t n) {
     return 1;
 }
 
+/* Tables, each of a byte, the number of codes of 1 to 16 bits, and a byte for each code. */
+static bool codes_fit(const uint8_t *p, size_t n) {
+    enum { HEAD = 17, MOST = 256 };
+    for (size_t at = 0; at < n;) {
+        size_t n_code = 0;
+        if (n - at < HEAD) return false;
+        for (size_t i = 1; i < HEAD; i++) n_code += p[at + i];
+        if (n_code > MOST || n_code > n - at - HEAD) return false;
+        at += HEAD + n_code;
+    }
+    return true;
+}
+
 /* The segment of marker with body [n]. */
 static void jpeg_segment(uint8_t marker, const uint8_t *body, size_t n, jpeg_info *out) {
     static const char exif[6] = "Exif\0", adobe[5] = "Adobe";
@@ -118,6 +131,7 @@ static void jpeg_segment(uint8_t marker, const uint8_t *body, size_t n, jpeg_inf
         out->n_component = body[5];
         out->arithmetic = marker > 0xc2;
     }
+    if (marker == 0xc4 && !codes_fit(body, n)) out->codes = false;
     if (marker == 0xe1 && n > sizeof exif && memcmp(body, exif, sizeof exif) == 0)
         out->orientation = exif_orientation(body + sizeof exif, n - sizeof exif);
     if (marker == 0xee && n >= 12 && memcmp(body, adobe, sizeof adobe) == 0) out->adobe = true;
@@ -142,7 +156,7 @@ static size_t jpeg_next(const uint8_t *p, size_t n, size_t at) {
 
 void jpeg_scan(const uint8_t *p, size_t n, jpeg_info *out) {
     enum { START = 0xd8, END = 0xd9 };
-    *out = (jpeg_info){.orientation = 1};
+    *out = (jpeg_info){.orientation = 1, .codes = true};
     for (size_t at = jpeg_next(p, n, 0); at < n; at = jpeg_next(p, n, at)) {
         uint8_t marker = p[at + 1];
         at += 2;

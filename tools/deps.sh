@@ -40,6 +40,10 @@ else
 fi
 # The program as a server, and the app that it serves: wasm, and two libraries from npm.
 header microhttpd.h || optional="$optional libmicrohttpd-dev"
+# Pictures and sounds, which the program decodes.
+header stb/stb_image.h || optional="$optional libstb-dev"
+header webp/decode.h || optional="$optional libwebp-dev"
+header sndfile.h || optional="$optional libsndfile1-dev"
 tools/wasm_cc.sh >/dev/null 2>&1 || optional="$optional wasm-compiler"
 have node || optional="$optional nodejs"
 if ! npm_done || { ! dawn_done && dawn_exists; }; then
@@ -54,7 +58,7 @@ if [ $for_tests = yes ]; then
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>' | gcc -E -o /dev/null - 2>/dev/null; } || need="$need libcmocka-dev"
-    header stb/stb_image.h || need="$need libstb-dev" # pictures, for the vision encoder's tests
+    header stb/stb_image.h || need="$need libstb-dev" # the vision encoder's tests need it
     have clang || need="$need clang"
     { have clang && clang_links -fopenmp; } || need="$need libomp-dev"
     { have clang && clang_links -fsanitize=address; } || optional="$optional libclang-rt-dev"
