@@ -2,7 +2,8 @@
 # Runs tests and sums up: tests/run.sh CARAT TEST...
 # A TEST is a cmocka program, a script (test_*.sh, which gets the carat program as $1 and ends
 # with "N passed, N failed") or a file of node's tests (*.test.mjs, which find the program in
-# $CARAT). A test that crashes or runs longer than TEST_TIMEOUT seconds (300) counts as failed.
+# $CARAT). A test that crashes or runs longer than TEST_TIMEOUT seconds (300; 600 for node's, whose
+# tests each have a limit of their own) counts as failed.
 # GPU tests run on SwiftShader, a GPU in software, when Chromium has brought it; with TEST_GPU=real
 # on whatever the machine has, with TEST_GPU=none not at all. The last line is
 # "N passed, N failed[, N skipped]".
@@ -64,7 +65,7 @@ for test in "$@"; do
         p=${p:-0} f=${f:-0} s=${s:-0}
         ;;
     *.mjs)
-        CARAT=$carat timeout -k 5 "${TEST_TIMEOUT:-300}" \
+        CARAT=$carat timeout -k 5 "${TEST_TIMEOUT:-600}" \
             node --test-reporter=tap "$test" >"$log" 2>&1
         status=$?
         p=$(tap pass) f=$(($(tap fail) + $(tap cancelled))) s=$(($(tap skipped) + $(tap todo)))
