@@ -1,13 +1,15 @@
 /* find: from a model's name as a user writes it to files: a path, the bundled nano model, or a
- * name in Ollama's store. Native only.
+ * name in Ollama's store; and to the projector file with its encoders. Native only.
  *
  * Flow: file/ollama.c below; carat_engine_open() after. */
 #include "model/engine.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -71,6 +73,78 @@ static bool is_path(const char *name) {
            (n > 5 && strcmp(name + n - 5, ".gguf") == 0);
 }
 
+/* ---- the projector beside a model ---- */
+
+/* Whether a file's name is that of a projector. */
+static bool is_projector(const char *name) {
+    size_t n = strlen(name);
+    return n > 5 && strcasecmp(name + n - 5, ".gguf") == 0 && strcasestr(name, "mmproj");
+}
+
+/* How many characters the names begin with alike, mmproj- in front left out. */
+static size_t alike(const char *text, const char *projector) {
+    size_t n = 0;
+    if (strncasecmp(projector, "mmproj", 6) == 0) projector += 6;
+    while (*projector == '-' || *projector == '_' || *projector == '.') projector++;
+    while (text[n] && text[n] == projector[n]) n++;
+    return n;
+}
+
+/* The width of a text model that has no encoders of its own; 0: another kind of file. */
+static uint64_t text_width(arena *a, const char *path) {
+    gguf *g = NULL;
+    if (!gguf_open(a, path, &g, NULL)) return 0;
+    const gguf_tensor *t = gguf_find_tensor(g, "token_embd.weight");
+    const uint64_t n = t && !vision_present(g) && !audio_present(g) ? t->ne[0] : 0;
+    gguf_close(g);
+    return n;
+}
+
+/* Whether the soft tokens of a projector are n wide. */
+static bool fits(arena *a, const char *path, uint64_t n) {
+    static const char *const names[] = {"mm.input_projection.weight",
+                                        "mm.a.input_projection.weight"};
+    gguf *g = NULL;
+    bool some = false, all = true;
+    if (!gguf_open(a, path, &g, NULL)) return false;
+    for (size_t i = 0; i < COUNT(names); i++) {
+        const gguf_tensor *t = gguf_find_tensor(g, names[i]);
+        some |= t != NULL;
+        all &= !t || t->ne[1] == n;
+    }
+    gguf_close(g);
+    return some && all;
+}
+
+/* llama.cpp's models lie beside their projectors. Of several that fit the one whose name is most
+ * like the model's, then the first by name. */
+static const char *find_beside(arena *a, const char *path) {
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *best = NULL;
+    char folder[PATH_MAX] = ".", full[PATH_MAX + 260];
+    uint64_t width = 0;
+    if (is_projector(name) || strlen(path) >= sizeof folder) return NULL;
+    if (slash) snprintf(folder, sizeof folder, "%.*s", (int)(slash - path) + 1, path);
+    DIR *d = opendir(folder);
+    arena *brief = d ? arena_create(NULL) : NULL;
+    for (const struct dirent *e; brief && (e = readdir(d));) {
+        if (!is_projector(e->d_name)) continue;
+        const size_t like = alike(name, e->d_name), most = best ? alike(name, best) : 0;
+        if (best && (like < most || (like == most && strcmp(best, e->d_name) < 0))) continue;
+        snprintf(full, sizeof full, "%s%s", slash ? folder : "", e->d_name);
+        if (!width) width = text_width(brief, path);
+        if (!width) break;
+        if (is_file(full) && fits(brief, full, width))
+            best = arena_copy(brief, e->d_name, strlen(e->d_name));
+    }
+    if (best) {
+        snprintf(full, sizeof full, "%s%s", slash ? folder : "", best);
+        best = arena_copy(a, full, strlen(full));
+    }
+    arena_free(brief);
+    if (d) closedir(d);
+    return best;
+}
+
 static bool find_in_store(carat_model *m, const char *name, carat_engine_desc *desc,
                           carat_error *err) {
     carat_error e = {0};
@@ -81,6 +155,7 @@ static bool find_in_store(carat_model *m, const char *name, carat_engine_desc *d
         return e.code == CARAT_E_NOT_FOUND ? fail(err, e.code, "%s; %s", e.message, HINT)
                                            : fail(err, e.code, "%s", e.message);
     desc->path = m->ollama.model;
+    desc->projector = m->ollama.projector;
     desc->system = m->ollama.system;
     desc->params = m->ollama.params;
     desc->messages = m->ollama.messages;
@@ -90,7 +165,9 @@ static bool find_in_store(carat_model *m, const char *name, carat_engine_desc *d
 static bool find(carat_model *m, const char *name, carat_engine_desc *desc, carat_error *err) {
     if (is_file(name)) {
         desc->path = arena_copy(m->memory, name, strlen(name));
-        return desc->path || fail_memory(err, strlen(name), "a path");
+        if (!desc->path) return fail_memory(err, strlen(name), "a path");
+        desc->projector = find_beside(m->memory, desc->path);
+        return true;
     }
     if (is_path(name)) return fail(err, CARAT_E_NOT_FOUND, "%s: there is no such file", name);
     if (strcmp(name, "nano") == 0) return find_bundled(m, desc, err);

@@ -29,8 +29,9 @@ typedef struct save {
     FILE *out;
     source *in;
     header head;
-    uint64_t sum; /* FNV-1a of what was written or read so far */
-    int32_t *id;  /* [n_token] restoring */
+    uint64_t sum;     /* FNV-1a of what was written or read so far */
+    int32_t *id;      /* [n_token] restoring */
+    uint32_t n_rerun; /* of these */
     kv_piece *pieces;
     uint32_t n_piece, piece; /* the one under way, */
     uint64_t at;             /* bytes of it done */
@@ -193,7 +194,7 @@ static bool read_ids(save *s, carat_error *err) {
     if (!s->id) return fail_memory(err, 4ull * n, "tokens");
     if (!source_read(s->in, sizeof s->head, s->id, 4 * (size_t)n, err)) return false;
     for (uint32_t i = 0; i < n; i++)
-        if (s->id[i] < 0 || (uint32_t)s->id[i] >= n_vocab)
+        if (s->id[i] >= 0 && (uint32_t)s->id[i] >= n_vocab)
             return damaged(s, "a token that the model does not have", err);
     return true;
 }
@@ -215,6 +216,13 @@ static bool check_slice(save *s, carat_event *ev, carat_error *err) {
     return true;
 }
 
+/* Those that can be run again: soft tokens would have to be encoded. */
+static uint32_t tokens_before_media(const save *s) {
+    uint32_t n = 0;
+    while (n < s->head.n_token && s->id[n] >= 0) n++;
+    return n;
+}
+
 /* Decides how the KV comes back, now that the device is known. */
 static bool restore_begin(save *s, carat_error *err) {
     carat_session *ses = s->job.session;
@@ -225,7 +233,15 @@ static bool restore_begin(save *s, carat_error *err) {
     s->state = KV;
     if (ses->gpu && !list_pieces(s, n, &bytes, err)) return false;
     if (ses->cpu) bytes = text_cpu_kv_bytes(ses->cpu, n);
-    if (kind != s->head.kind || bytes != s->head.kv_bytes) s->state = n ? RERUN : END;
+    if (kind == s->head.kind && bytes == s->head.kv_bytes) return true;
+    s->n_rerun = tokens_before_media(s);
+    s->state = s->n_rerun ? RERUN : END;
+    if (s->n_rerun == n) return true;
+    s->job.has_notice = true;
+    snprintf(s->job.notice, sizeof s->job.notice,
+             "the saved conversation has pictures or sounds and was on another kind of device: "
+             "%u of its %u tokens are kept, the rest is computed again when it goes on",
+             s->n_rerun, n);
     return true;
 }
 
@@ -262,11 +278,11 @@ static bool restore_kv_gpu(save *s, carat_event *ev, carat_error *err) {
 static bool rerun(save *s, carat_event *ev, carat_error *err) {
     carat_session *ses = s->job.session;
     if (session_busy(ses)) return true;
-    uint32_t n = min_u32(s->head.n_token - ses->n_token, session_chunk(ses));
+    uint32_t n = min_u32(s->n_rerun - ses->n_token, session_chunk(ses));
     if (!session_run(ses, s->id + ses->n_token, n, NULL, false, err)) return false;
     *ev = (carat_event){.kind = CARAT_EVENT_PROGRESS, .token = -1, .done = ses->n_token};
-    ev->total = s->head.n_token;
-    if (ses->n_token == s->head.n_token) s->state = END;
+    ev->total = s->n_rerun;
+    if (ses->n_token == s->n_rerun) s->state = END;
     return true;
 }
 
