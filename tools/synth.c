@@ -2,10 +2,13 @@
  * Gemma 4, so that speed and memory are measured at real size without real weights.
  *
  *     synth MODEL OUT [--mix ollama|llamacpp] [--quant q4_k_m|q8_0|q4_0|bf16] [--seed N]
- *                     [--vocab N] [--list]
+ *                     [--vocab N] [--text-only] [--projector] [--hollow] [--list]
  *
- * MODEL is e2b, e4b, 12b, 26b, 31b, or mini and mini-moe, small ones of the same structure. The
- * text model only. --list prints the tensors and writes nothing (OUT is left out).
+ * MODEL is e2b, e4b, 12b, 26b, 31b, or mini and mini-moe, small ones of the same structure. As
+ * Ollama has it, the encoders for pictures and sounds are in the same file, unless --text-only; as
+ * llama.cpp has it, they are in a second one, the projector, which --projector writes. --hollow
+ * leaves out the matrices: a file of the right size that takes no room.
+ * --list prints the tensors and writes nothing (OUT is left out).
  *
  * What is random is the quants; scales are chosen so that a weight is about N(0, 0.02) and
  * activations stay in a sane range. A few MiB of blocks are made for each type and repeated, with
@@ -53,18 +56,25 @@ typedef struct shape {
     bool k_eq_v;                /* global layers have no attn_v */
     uint32_t n_expert, n_expert_used, n_ff_expert;
     uint32_t n_ctx;
-    uint32_t n_tower_v; /* attn_v tensors of the encoders, which Ollama's rule counts too */
+    const vision_shape *vision;
+    const audio_shape *audio; /* NULL: none */
 } shape;
 
 static const shape shapes[] = {
-    {"e2b", "E2B", 35, 1536, 8, 1, 1, 6144, 12288, 5, 512, 256, 20, false, 0, 0, 0, 131072, 28},
-    {"e4b", "E4B", 42, 2560, 8, 2, 2, 10240, 10240, 6, 512, 256, 18, false, 0, 0, 0, 131072, 28},
-    {"12b", "12B", 48, 3840, 16, 8, 1, 15360, 15360, 6, 1024, 0, 0, true, 0, 0, 0, 262144, 0},
-    {"26b", "26B-A4B", 30, 2816, 16, 8, 2, 2112, 2112, 6, 1024, 0, 0, true, 128, 8, 704, 262144,
-     27},
-    {"31b", "31B", 60, 5376, 32, 16, 4, 21504, 21504, 6, 1024, 0, 0, true, 0, 0, 0, 262144, 27},
-    {"mini", "mini", 10, 256, 4, 1, 1, 512, 1024, 5, 64, 256, 4, false, 0, 0, 0, 8192, 0},
-    {"mini-moe", "mini-MoE", 6, 256, 4, 2, 1, 352, 352, 6, 64, 0, 0, true, 8, 2, 96, 8192, 0},
+    {"e2b", "E2B", 35, 1536,  8, 1, 1, 6144,   12288,         5,
+     512,   256,   20, false, 0, 0, 0, 131072, &vision_small, &audio_conformer},
+    {"e4b", "E4B", 42, 2560,  8, 2, 2, 10240,  10240,         6,
+     512,   256,   18, false, 0, 0, 0, 131072, &vision_small, &audio_conformer},
+    {"12b", "12B", 48, 3840, 16, 8, 1, 15360,  15360,          6,
+     1024,  0,     0,  true, 0,  0, 0, 262144, &vision_direct, &audio_direct},
+    {"26b", "26B-A4B", 30, 2816, 16,  8, 2,   2112,   2112,          6,
+     1024,  0,         0,  true, 128, 8, 704, 262144, &vision_large, NULL},
+    {"31b", "31B", 60, 5376, 32, 16, 4, 21504,  21504,         6,
+     1024,  0,     0,  true, 0,  0,  0, 262144, &vision_large, NULL},
+    {"mini", "mini", 10, 256,   4, 1, 1, 512,  1024,         5,
+     64,     256,    4,  false, 0, 0, 0, 8192, &vision_mini, &audio_mini},
+    {"mini-moe", "mini-MoE",         6,   256, 4, 2, 1, 352, 352, 6, 64, 0, 0, true, 8, 2, 96,
+     8192,       &vision_mini_large, NULL},
 };
 
 enum { HEAD_SLIDING = 256, HEAD_GLOBAL = 512, ROPE_GLOBAL = 64 }; /* rotated pairs */
@@ -81,35 +91,52 @@ typedef struct plan {
     bool ollama; /* Ollama's mix of types and way of writing keys, else llama.cpp's */
     mix_quant quant;
     uint32_t n_vocab;
+    bool text_only, projector, hollow, list;
 } plan;
 
-/* ---- tensors ---- */
+static bool has_text(const plan *p) { return !p->projector; }
+static bool has_towers(const plan *p) { return p->projector || (p->ollama && !p->text_only); }
 
-typedef enum tensor_fill { WEIGHT, NORM, QK_NORM, SCALE, ROPE_FREQS, ROUTER } tensor_fill;
+static towers towers_of(const plan *p) {
+    return (towers){p->shape->vision, p->shape->audio, p->shape->n_embd, p->projector};
+}
+
+/* attn_v tensors of the encoders, which Ollama's rule counts too. */
+static uint32_t n_tower_v(const shape *s) {
+    return s->vision->n_layer + (s->audio ? s->audio->n_layer : 0);
+}
+
+/* ---- tensors ---- */
 
 typedef struct tensor {
     char name[48];
     uint32_t type, n_dims;
-    uint64_t ne[3], offset, size;
+    uint64_t ne[4], offset, size;
     tensor_fill fill;
 } tensor;
 
 static tensor *tensors;
 static uint32_t n_tensor;
 
-static void add(tensor_fill fill, uint32_t t, const char *name, uint64_t ne0, uint64_t ne1,
-                uint64_t ne2) {
+void add_4d(tensor_fill fill, uint32_t t, const char *name, const uint64_t ne[4]) {
     if (n_tensor % 64 == 0) tensors = grow(tensors, (n_tensor + 64) * sizeof *tensors);
     tensor *x = &tensors[n_tensor++];
-    *x = (tensor){.type = t, .fill = fill, .ne = {ne0, ne1 ? ne1 : 1, ne2 ? ne2 : 1}};
-    x->n_dims = ne2 ? 3 : ne1 ? 2 : 1;
+    *x = (tensor){.type = t, .fill = fill};
+    uint64_t n = 1, row = t == F16 || t == BF16 ? 1 : block_types[t].n_value;
+    for (uint32_t i = 0; i < 4; i++) {
+        x->ne[i] = ne[i] ? ne[i] : 1;
+        if (ne[i]) x->n_dims = i + 1;
+        n *= x->ne[i];
+    }
     snprintf(x->name, sizeof x->name, "%s", name);
-    uint64_t n = x->ne[0] * x->ne[1] * x->ne[2];
-    bool whole = block_types[t].n_value == 1 || ne0 % block_types[t].n_value == 0;
-    if (!whole)
-        die("%s: rows of %llu do not fit %s", name, (unsigned long long)ne0, block_types[t].name);
+    if (ne[0] % row || n % block_types[t].n_value)
+        die("%s: rows of %llu do not fit %s", name, (unsigned long long)ne[0], block_types[t].name);
     x->size = n / block_types[t].n_value * block_types[t].n_byte;
     if (n_tensor > 1) x->offset = (x[-1].offset + x[-1].size + 31) / 32 * 32;
+}
+
+void add(tensor_fill fill, uint32_t t, const char *name, uint64_t ne0, uint64_t ne1, uint64_t ne2) {
+    add_4d(fill, t, name, (uint64_t[4]){ne0, ne1, ne2, 0});
 }
 
 static void add_layer(uint32_t il, tensor_fill fill, uint32_t t, const char *name, uint64_t ne0,
@@ -186,7 +213,7 @@ static void add_ffn(const plan *p, uint32_t il) {
     add_layer(il, NORM, F32, "post_ffw_norm_2.weight", d, 0, 0);
 }
 
-static void add_tensors(const plan *p) {
+static void add_text(const plan *p) {
     const shape *s = p->shape;
     uint64_t d = s->n_embd, ple = s->n_ple, table = (uint64_t)s->n_ple * s->n_layer;
     add(WEIGHT, pick(p, EMBED, false, d), "token_embd.weight", d, p->n_vocab, 0);
@@ -198,7 +225,7 @@ static void add_tensors(const plan *p) {
         add(WEIGHT, pick(p, PLE_PROJ, false, d), "per_layer_model_proj.weight", d, table, 0);
         add(NORM, F32, "per_layer_proj_norm.weight", ple, 0, 0);
     }
-    uint32_t n_v = p->ollama ? s->n_tower_v : 0, i_v = 0;
+    uint32_t n_v = p->ollama ? n_tower_v(s) : 0, i_v = 0;
     for (uint32_t il = 0; il < s->n_layer; il++) n_v += !s->k_eq_v || sliding(s, il);
     for (uint32_t il = 0; il < s->n_layer; il++) {
         add_attention(p, il, i_v, n_v);
@@ -240,22 +267,22 @@ static void key(const char *name, uint32_t kind) {
     put_u32(kind);
 }
 
-static void key_u32(const char *name, uint32_t v) {
+void key_u32(const char *name, uint32_t v) {
     key(name, U32);
     put_u32(v);
 }
 
-static void key_f32(const char *name, float v) {
+void key_f32(const char *name, float v) {
     key(name, FLOAT);
     put_f32(v);
 }
 
-static void key_bool(const char *name, bool v) {
+void key_bool(const char *name, bool v) {
     key(name, BOOL);
     put(&(uint8_t){v}, 1);
 }
 
-static void key_string(const char *name, const char *v) {
+void key_string(const char *name, const char *v) {
     key(name, STRING);
     put_string(v);
 }
@@ -269,7 +296,7 @@ size_t key_array(const char *name, uint32_t kind, uint64_t n) {
 
 void patch_u64(size_t at, uint64_t v) { memcpy(head + at, &v, 8); }
 
-static void put_config(const plan *p) {
+static void put_text_config(const plan *p) {
     const shape *s = p->shape;
     uint32_t L = s->n_layer;
     char name[64];
@@ -319,6 +346,17 @@ static void put_config(const plan *p) {
     }
 }
 
+static void put_projector_config(const plan *p) {
+    char name[64];
+    snprintf(name, sizeof name, "synthetic Gemma 4 %s", p->shape->label);
+    key_string("general.architecture", "clip");
+    key_string("general.type", "mmproj");
+    key_string("general.name", name);
+    key_string("general.size_label", p->shape->label);
+    key_u32("general.file_type", quant_file_type[ALL_BF16]);
+    key_u32("general.quantization_version", 2);
+}
+
 static void put_tokenizer(const plan *p) {
     key_string("tokenizer.ggml.model", p->ollama ? "llama" : "gemma4");
     if (p->ollama) key_string("tokenizer.ggml.pre", "gemma4");
@@ -339,12 +377,15 @@ static void put_tokenizer(const plan *p) {
 }
 
 static void make_header(const plan *p) {
+    towers t = towers_of(p);
     put("GGUF", 4);
     put_u32(3);
     put_u64(n_tensor);
     put_u64(0); /* keys, counted below */
-    put_config(p);
-    put_tokenizer(p);
+    if (has_text(p)) put_text_config(p);
+    if (p->projector) put_projector_config(p);
+    if (has_towers(p)) put_towers_config(&t);
+    if (has_text(p)) put_tokenizer(p);
     memcpy(head + 16, &n_key, 8);
     for (uint32_t i = 0; i < n_tensor; i++) {
         put_string(tensors[i].name);
@@ -358,7 +399,7 @@ static void make_header(const plan *p) {
 
 /* ---- writing ---- */
 
-enum { PIECE = 4 << 20 };
+enum { PIECE = 4 << 20, LIMIT = 24 };
 
 static int out;
 static const char *out_path;
@@ -401,6 +442,12 @@ static void write_floats(const tensor *t) {
         case ROUTER:
             v[i] = gauss();
             break;
+        case LOW:
+            v[i] = -LIMIT;
+            break;
+        case HIGH:
+            v[i] = LIMIT;
+            break;
         }
     write_all(v, t->size);
     free(v);
@@ -432,27 +479,41 @@ static void write_blocks(const tensor *t) {
     }
 }
 
-static void write_file(const char *path) {
+static void skip(uint64_t n) {
+    n_written += n;
+    if (lseek(out, (off_t)n_written, SEEK_SET) < 0) die("%s: cannot leave a hole", out_path);
+}
+
+/* hollow: without the matrices. Vectors are small, and loading looks at them. */
+static void write_weights(bool hollow) {
+    for (uint32_t i = 0; i < n_tensor; i++) {
+        static const uint8_t zeros[32];
+        const tensor *t = &tensors[i];
+        write_all(zeros, (size_t)(head_len + t->offset - n_written));
+        if (hollow && t->n_dims > 1)
+            skip(t->size);
+        else if (t->type == F32)
+            write_floats(t);
+        else
+            write_blocks(t);
+    }
+}
+
+static void write_file(const char *path, bool hollow) {
     char part[4096];
     if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part) die("%s: too long", path);
     out_path = part;
     out = open(part, O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (out < 0) die("%s: cannot create it", part);
     struct statvfs fs;
-    if (fstatvfs(out, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < n_total) {
+    if (!hollow && fstatvfs(out, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < n_total) {
         unlink(part);
         die("%s needs %.1f GB, the disk has %.1f GB free", path, (double)n_total / 1e9,
             (double)fs.f_bavail * (double)fs.f_frsize / 1e9);
     }
     write_all(head, head_len);
-    for (uint32_t i = 0; i < n_tensor; i++) {
-        static const uint8_t zeros[32];
-        write_all(zeros, (size_t)(head_len + tensors[i].offset - n_written));
-        if (tensors[i].type == F32)
-            write_floats(&tensors[i]);
-        else
-            write_blocks(&tensors[i]);
-    }
+    write_weights(hollow);
+    if (hollow && ftruncate(out, (off_t)n_total) != 0) die("%s: cannot make room in it", part);
     if (close(out) != 0 || rename(part, path) != 0) die("%s: cannot finish it", path);
     if (isatty(2)) fprintf(stderr, "\r");
 }
@@ -469,7 +530,11 @@ static void list_tensors(void) {
 }
 
 static void summary(const plan *p, double seconds) {
-    printf("%s %s %s:", p->shape->name, quant_labels[p->quant], p->ollama ? "ollama" : "llamacpp");
+    if (p->projector)
+        printf("%s projector:", p->shape->name);
+    else
+        printf("%s %s %s%s:", p->shape->name, quant_labels[p->quant],
+               p->ollama ? "ollama" : "llamacpp", has_towers(p) ? "" : " text");
     for (uint32_t t = 0; t < N_TYPE; t++) {
         uint32_t n = 0;
         for (uint32_t i = 0; i < n_tensor; i++) n += tensors[i].type == t;
@@ -482,8 +547,18 @@ static void summary(const plan *p, double seconds) {
 
 static const char usage[] =
     "usage: synth MODEL OUT [--mix ollama|llamacpp] [--quant q4_k_m|q8_0|q4_0|bf16] [--seed N]\n"
-    "                       [--vocab N] [--list]\n"
-    "MODEL: e2b e4b 12b 26b 31b mini mini-moe. --list prints the tensors and writes nothing.";
+    "                       [--vocab N] [--text-only] [--projector] [--hollow] [--list]\n"
+    "MODEL: e2b e4b 12b 26b 31b mini mini-moe. --text-only leaves out the encoders, --projector\n"
+    "writes only these, as llama.cpp has them; --hollow leaves out the matrices' bytes; --list\n"
+    "prints the tensors and writes nothing.";
+
+static bool flag(plan *p, const char *name) {
+    bool *const to[] = {&p->list, &p->text_only, &p->projector, &p->hollow};
+    static const char *const names[] = {"--list", "--text-only", "--projector", "--hollow"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(name, names[i])) return *to[i] = true;
+    return false;
+}
 
 static bool option(plan *p, uint64_t *seed, const char *name, const char *value) {
     if (!strcmp(name, "--seed")) {
@@ -507,11 +582,9 @@ int main(int argc, char **argv) {
     plan p = {.ollama = true, .quant = Q4_K_M};
     uint64_t seed = 1;
     const char *path = NULL;
-    bool list = false;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--list"))
-            list = true;
-        else if (argv[i][0] == '-') {
+        if (flag(&p, argv[i])) continue;
+        if (argv[i][0] == '-') {
             if (i + 1 >= argc || !option(&p, &seed, argv[i], argv[i + 1])) die("%s", usage);
             i++;
         } else if (!p.shape) {
@@ -523,11 +596,13 @@ int main(int argc, char **argv) {
         else
             die("%s", usage);
     }
-    if (!p.shape || (!path && !list)) die("%s", usage);
+    if (!p.shape || (!path && !p.list) || (p.projector && p.text_only)) die("%s", usage);
     if (!p.n_vocab) p.n_vocab = p.shape->n_embd == 256 ? MIN_VOCAB : REAL_VOCAB;
     rng_seed(seed);
-    add_tensors(&p);
-    if (list) {
+    towers t = towers_of(&p);
+    if (has_text(&p)) add_text(&p);
+    if (has_towers(&p)) add_towers(&t);
+    if (p.list) {
         list_tensors();
         n_total = tensors[n_tensor - 1].offset + tensors[n_tensor - 1].size;
         return summary(&p, 0), 0;
@@ -536,7 +611,7 @@ int main(int argc, char **argv) {
     n_total = head_len + tensors[n_tensor - 1].offset + tensors[n_tensor - 1].size;
     struct timespec a, b;
     clock_gettime(CLOCK_MONOTONIC, &a);
-    write_file(path);
+    write_file(path, p.hollow);
     clock_gettime(CLOCK_MONOTONIC, &b);
     summary(&p, (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) * 1e-9);
     return 0;
