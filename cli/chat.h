@@ -10,9 +10,9 @@ typedef struct chat {
     settings *settings;
     conversation talk;
     attachments waiting; /* for the next message */
-    buf tools;        /* JSON array; empty: none */
-    buf schema;       /* that answers have to follow; empty: none */
-    carat_stats last; /* of the last answer; n_prompt 0: there was none */
+    buf tools;           /* JSON array; empty: none */
+    buf schema;          /* that answers have to follow; empty: none */
+    carat_stats last;    /* of the last answer; n_prompt 0: there was none */
     arena *memory;
     line_reader *lines;
     bool quit;

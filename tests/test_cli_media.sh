@@ -130,8 +130,8 @@ run run $ask --image "$golden/shapes_2.png" --image "$golden/shapes_11.png" --js
 n=$(sed -n 's/.*"prompt":\([0-9]*\).*/\1/p' out)
 [ "${n:-0}" -gt 120 ]
 result "both are in the prompt" $?
-run run $ask --json --video-frame 0:"$golden/shapes_9.png" --video-frame 1.5:"$golden/shapes_17.png" \
-    "$describe"
+run run $ask --json --video-frame 0:"$golden/shapes_9.png" \
+    --video-frame 1.5:"$golden/shapes_17.png" "$describe"
 expect "frames of a video" 0 '"finish":"stop"'
 n=$(sed -n 's/.*"prompt":\([0-9]*\).*/\1/p' out)
 [ "${n:-0}" -gt 130 ]
@@ -169,8 +169,10 @@ printf 'PK\003\004and so on' >zip.png
 run run $ask --image zip.png hi
 refused "a ZIP named .png" "^carat: zip.png: not a picture .* a ZIP archive"
 # Four colours and no word about them: the frame of a JPEG changed.
-printf '\377\330\377\300\000\024\010\000\010\000\010\004\001\021\000\002\021\000\003\021\000\004\021\000\377\331' \
-    >cmyk.jpg
+{
+    printf '\377\330\377\300\000\024\010\000\010\000\010\004\001\021\000\002\021\000'
+    printf '\003\021\000\004\021\000\377\331'
+} >cmyk.jpg
 run run $ask --image cmyk.jpg hi
 refused "a CMYK JPEG that stays dark" "^carat: cmyk.jpg: a JPEG of four colours"
 run run $ask --image . hi
@@ -235,9 +237,14 @@ run run text.gguf --device cpu --mmproj "$family/dense31.gguf" --image "$media/o
 refused "a projector that is none" "no encoder in it|no projector"
 run run text.gguf --device cpu --mmproj missing.gguf --image "$media/one.png" hi
 refused "a projector that is missing" "missing.gguf"
-run run text.gguf --device cpu --mmproj "$family/dense31-mmproj.gguf" --max-tokens 2 --image-tokens 70 \
-    --image "$media/shapes.jpg" hi
+run run text.gguf --device cpu --mmproj "$family/dense31-mmproj.gguf" --max-tokens 2 \
+    --image-tokens 70 --image "$media/shapes.jpg" hi
 expect "--mmproj" 0
+run inspect text.gguf
+expect "no encoders" 0 "none: the model takes text only"
+mkdir beside && cp text.gguf "$family/dense31-mmproj.gguf" beside/
+run inspect beside/text.gguf
+expect "a projector beside the model is found" 0 "in beside/dense31-mmproj.gguf"
 run inspect text.gguf --mmproj "$family/dense31-mmproj.gguf"
 expect "inspect --mmproj" 0 "vision +[0-9]+ layers" "in .*dense31-mmproj.gguf"
 
@@ -302,7 +309,8 @@ sound=$(base64 -w 0 "$golden/speech_8.wav")
 
 # openai PARTS: a question to nano
 openai() {
-    printf '{"model":"nano","temperature":0,"messages":[{"role":"user","content":[%s]}]}' "$1" >body.json
+    printf '{"model":"nano","temperature":0,"messages":[{"role":"user","content":[%s]}]}' "$1" \
+        >body.json
     post /v1/chat/completions
 }
 openai "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/jpeg;base64,$picture\"}},
