@@ -7,10 +7,12 @@
 #include <stdarg.h>
 #include <string.h>
 
-/* The app may fetch models from https addresses that its user types; nothing else is foreign. */
-static const char policy[] = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
-                             "connect-src 'self' https:; base-uri 'none'; form-action 'none'; "
-                             "frame-ancestors 'none'";
+/* The app may fetch models from https addresses that its user types, and take the frames of a video
+ * that its user gives it (blob:); nothing else is foreign. */
+static const char policy[] =
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; "
+    "connect-src 'self' https:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'";
 
 bool reply_is(const exchange *x, const char *method) { return strcmp(x->method, method) == 0; }
 

@@ -12,7 +12,9 @@ const program = programs.find((p) => p && fs.existsSync(p));
 
 const softwareFlags = ["--use-webgpu-adapter=swiftshader"];
 const realFlags = ["--enable-features=Vulkan", "--use-angle=vulkan", "--ignore-gpu-blocklist"];
-const launchFlags = ["--no-sandbox", "--enable-unsafe-webgpu",
+/* A camera and a microphone that need no devices and no questions. */
+const mediaFlags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
+const launchFlags = ["--no-sandbox", "--enable-unsafe-webgpu", ...mediaFlags,
     ...(process.env.TEST_GPU === "real" ? realFlags : softwareFlags)];
 
 /** Why there is nothing to test with, or false. */

@@ -30,11 +30,18 @@ function* pieces(part) {
         yield {type: part.type, text: part.text.slice(i, i + size)};
 }
 
-async function* chat({messages, signal}) {
-    const asked = messages.at(-1);
+const textOf = (content) => typeof content === "string" ? content
+    : content.filter((part) => part.type === "text").map((part) => part.text).join("");
+
+async function* chat({messages, signal, onProgress}) {
+    const asked = messages.at(-1), said = textOf(asked.content);
     plan.asked = messages;
-    const parts = plan.answers?.[asked.role === "tool" ? "tool" : asked.content] ??
-        [{type: "text", text: `You said: ${asked.content}`}];
+    const parts = plan.answers?.[asked.role === "tool" ? "tool" : said] ??
+        [{type: "text", text: `You said: ${said}`}];
+    for (let done = 0; done < (plan.encode ?? 0); done++) {
+        onProgress({phase: "encode", done, total: plan.encode, rate: 1});
+        await pause(plan.delay ?? 1);
+    }
     for (const part of parts) {
         if (part.error) throw thrown(part.error);
         for (const piece of pieces(part)) {
@@ -76,6 +83,12 @@ export class Carat {
         return plan.estimate ?? {name: "Gemma 4 E2B", downloadBytes: 3.1e9, gpuBytes: 2.4e9, hostBytes: 6e7,
             fits: true, reason: null};
     }
+    static async frames() {
+        const canvas = new OffscreenCanvas(320, 180);
+        canvas.getContext("2d").fillRect(0, 0, 320, 180);
+        return {frames: [canvas.transferToImageBitmap(), await createImageBitmap(canvas)],
+            times: [0, 2]};
+    }
     static async load(source, {onProgress, onNotice}) {
         onProgress({phase: "load", done: 1, total: 2, rate: 1});
         await pause(plan.loading ?? 20);
@@ -85,7 +98,7 @@ export class Carat {
     }
     model = {name: "Fake", sizeLabel: "2B", quantisation: "Q4_K_M", parameters: 2.3e9,
         fileBytes: 3.1e9, weightBytes: 1.5e9, contextLength: 8192, maxContextLength: 131072,
-        layers: 35, vocabulary: 262144};
+        layers: 35, vocabulary: 262144, vision: plan.vision ?? true, audio: plan.audio ?? true};
     device = plan.device ?? {name: "NVIDIA GeForce RTX 4070", kind: "gpu", backend: "vulkan",
         features: []};
     chat = chat;

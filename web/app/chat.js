@@ -6,12 +6,14 @@
 // @ts-check
 
 import * as history from "./history.js";
+import * as media from "./media.js";
 import {explain, deviceName, model} from "./model.js";
 import {settings} from "./settings.js";
 import {callTool, tools} from "./tools.js";
 import * as tree from "./tree.js";
 
-/** @typedef {tree.Conversation} Conversation @typedef {tree.Turn} Turn */
+/** @typedef {tree.Conversation} Conversation @typedef {tree.Turn} Turn
+ * @typedef {tree.Medium} Medium */
 
 const saveEvery = 1000;
 const maxRounds = 5; // of tool calls in one answer
@@ -21,7 +23,8 @@ class Chat extends EventTarget {
     current = tree.newConversation();
     /** @type {Conversation[]} the newest first */
     list = [];
-    /** @type {Map<string, {turn: Turn, stop: AbortController, started: number}>} by conversation */
+    /** @type {Map<string, {turn: Turn, stop: AbortController, started: number,
+     *     progress?: import("../carat/carat.js").Progress}>} by conversation */
     #active = new Map();
     #saved = 0;
     /** @type {Set<string>} an answer on its way must not bring them back */
@@ -96,6 +99,7 @@ class Chat extends EventTarget {
         this.#removed.add(conversation.id);
         this.list = this.list.filter((c) => c.id !== conversation.id);
         await history.remove(conversation.id);
+        await media.forget(tree.mediaOf([conversation]));
         if (this.current.id === conversation.id) {
             this.current = tree.newConversation();
             this.#tell("show");
@@ -105,10 +109,16 @@ class Chat extends EventTarget {
 
     /** @param {string} text of an exported file @returns {Promise<number>} how many came */
     async importText(text) {
-        const found = tree.importText(text);
-        for (const conversation of found) await history.put(conversation);
+        const {conversations, media: packed} = tree.importText(text);
+        await media.unpackAll(tree.mediaOf(conversations), packed);
+        for (const conversation of conversations) await history.put(conversation);
         await this.#reload();
-        return found.length;
+        return conversations.length;
+    }
+
+    /** All conversations as the text of a file. */
+    async exportText() {
+        return tree.exportText(this.list, await media.packAll(tree.mediaOf(this.list)));
     }
 
     /* ---- turns ---- */
@@ -118,32 +128,41 @@ class Chat extends EventTarget {
         return this.#active.has(this.current.id);
     }
 
+    /** How far the reading of the question is. @param {Turn} turn */
+    progressOf(turn) {
+        return [...this.#active.values()].find((a) => a.turn === turn)?.progress ?? null;
+    }
+
     /** @param {Turn} turn whether it is the one being written */
     isLive(turn) {
         return [...this.#active.values()].some((a) => a.turn === turn);
     }
 
-    /** @param {string} text */
-    send(text) {
+    /** @param {string} text @param {Medium[]} [attached] */
+    send(text, attached = []) {
         const conversation = this.current;
-        if (!text.trim() || this.busy) return;
+        if ((!text.trim() && !attached.length) || this.busy) return;
         if (!conversation.turns.length) {
-            conversation.title ||= tree.titleOf(text);
+            conversation.title ||= tree.titleOf(text) || attached[0].name;
             this.list.unshift(conversation);
         }
-        this.#ask(conversation, conversation.leaf, text);
+        this.#ask(conversation, conversation.leaf, text, attached);
     }
 
     /** Says something else in place of an earlier question, in a branch of its own.
      * @param {Turn} turn @param {string} text */
     edit(turn, text) {
-        if (!text.trim() || this.busy) return;
-        this.#ask(this.current, turn.parent, text);
+        if ((!text.trim() && !turn.media?.length) || this.busy) return;
+        this.#ask(this.current, turn.parent, text, turn.media ?? []);
     }
 
-    /** @param {Conversation} conversation @param {string | null} parent @param {string} text */
-    #ask(conversation, parent, text) {
-        const turn = tree.append(conversation, {parent, role: "user", content: text.trim()});
+    /** @param {Conversation} conversation @param {string | null} parent @param {string} text
+     * @param {Medium[]} attached */
+    #ask(conversation, parent, text, attached) {
+        const turn = tree.append(conversation, {parent, role: "user", content: text.trim(),
+            ...(attached.length && {media: attached})});
+        media.keep(attached).catch(() => model.notice("What you attached could not be stored and " +
+            "is gone after a reload: the browser's storage is full.", "error"));
         this.#answer(conversation, turn.id);
     }
 
@@ -204,10 +223,16 @@ class Chat extends EventTarget {
         turn.model = model.name;
         const before = tree.path(c, turn.parent);
         const answer = carat.chat({
-            messages: tree.messages(before, settings.values.system),
+            messages: await tree.messages(before, settings.values.system, media.partOf),
             tools: settings.values.tools ? tools : undefined,
             dropOldest: true,
             signal,
+            onProgress: (/** @type {any} */ progress) => {
+                const active = this.#active.get(c.id);
+                if (active?.turn !== turn) return;
+                active.progress = progress;
+                this.#tell("turn", turn);
+            },
             ...settings.answerOptions(),
         });
         for await (const part of answer) {

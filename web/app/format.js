@@ -28,6 +28,12 @@ export function duration(seconds) {
     return `${(seconds / 3600).toFixed(1)} h`;
 }
 
+/** As clocks show it. @param {number} seconds */
+export function clock(seconds) {
+    const whole = Math.round(seconds);
+    return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
 /** @param {number} perSecond tokens a second */
 export function speed(perSecond) {
     return `${perSecond >= 100 ? Math.round(perSecond) : perSecond.toFixed(1)} tok/s`;

@@ -7,9 +7,12 @@
 
 /**
  * @typedef {{id: string, name: string, arguments: Record<string, unknown>}} ToolCall
+ * @typedef {{id: string, kind: "image" | "audio" | "video", name: string, seconds?: number}} Medium
+ *     a picture, a sound or a video; its bytes are media.js's
  * @typedef {{
  *     id: string, parent: string | null, role: "user" | "assistant" | "tool", content: string,
- *     thinking?: string, toolCalls?: ToolCall[], toolCallId?: string, name?: string,
+ *     media?: Medium[], thinking?: string, toolCalls?: ToolCall[], toolCallId?: string,
+ *     name?: string,
  *     model?: string, device?: string, finish?: string, error?: string, notice?: string,
  *     speed?: number, tokens?: number, firstToken?: number, thinkSeconds?: number,
  * }} Turn
@@ -83,12 +86,23 @@ function resultOf(text) {
     }
 }
 
-/** What carat.chat() is given. @param {Turn[]} turns @param {string} system */
-export function messages(turns, system) {
+/** Every picture, sound and video of some conversations. @param {Conversation[]} conversations */
+export function mediaOf(conversations) {
+    return conversations.flatMap((c) => c.turns.flatMap((t) => t.media ?? []));
+}
+
+/** What carat.chat() is given.
+ * @param {Turn[]} turns @param {string} system
+ * @param {(medium: Medium) => Promise<any | null>} partOf a part of a message */
+export async function messages(turns, system, partOf) {
     const list = /** @type {any[]} */ (system.trim() ? [{role: "system", content: system}] : []);
-    for (const {role, content, toolCalls, toolCallId, name} of turns) {
+    for (const {role, content, media, toolCalls, toolCallId, name} of turns) {
         if (role === "tool") list.push({role, content: resultOf(content), toolCallId, name});
-        else if (role === "user") list.push({role, content});
+        else if (role === "user" && media?.length) {
+            const parts = (await Promise.all(media.map(partOf))).filter(Boolean);
+            if (content) parts.push({type: "text", text: content});
+            list.push({role, content: parts});
+        } else if (role === "user") list.push({role, content});
         else if (content || toolCalls?.length) list.push({role, content, toolCalls});
     }
     return list;
@@ -122,6 +136,10 @@ function checkTurn(raw, known) {
     const turn = {id: raw.id, parent: raw.parent, role: raw.role, content: raw.content};
     for (const [field, type] of Object.entries(turnFields))
         if (typeof raw[field] === type) /** @type {any} */ (turn)[field] = raw[field];
+    if (Array.isArray(raw.media))
+        /** @type {Turn} */ (turn).media = raw.media.filter(isMedium)
+            .map((/** @type {Medium} */ {id, kind, name, seconds}) =>
+                ({id, kind, name, seconds: typeof seconds === "number" ? seconds : undefined}));
     if (Array.isArray(raw.toolCalls))
         /** @type {Turn} */ (turn).toolCalls = raw.toolCalls
             .filter((/** @type {any} */ c) => c && typeof c.name === "string")
@@ -130,8 +148,14 @@ function checkTurn(raw, known) {
     return turn;
 }
 
+/** @param {any} raw @returns {raw is Medium} */
+function isMedium(raw) {
+    return raw && typeof raw.id === "string" && typeof raw.name === "string" &&
+        ["image", "audio", "video"].includes(raw.kind);
+}
+
 /** Reads an exported file: each conversation gets an id of its own, so that nothing is replaced.
- * @param {string} text @returns {Conversation[]} */
+ * @param {string} text @returns {{conversations: Conversation[], media: any}} */
 export function importText(text) {
     let raw;
     try {
@@ -141,7 +165,7 @@ export function importText(text) {
     }
     if (raw?.carat !== 1 || !Array.isArray(raw.conversations))
         throw new Error("This file holds no conversations of carat.");
-    return raw.conversations.map((/** @type {any} */ c) => {
+    const conversations = raw.conversations.map((/** @type {any} */ c) => {
         const known = /** @type {Set<string>} */ (new Set());
         const turns = (Array.isArray(c?.turns) ? c.turns : [])
             .map((/** @type {any} */ t) => checkTurn(t, known));
@@ -150,9 +174,11 @@ export function importText(text) {
         return {id: newId(), title: String(c?.title ?? ""), created: time(c?.created),
             updated: time(c?.updated), leaf, turns};
     });
+    return {conversations, media: raw.media};
 }
 
-/** @param {Conversation[]} conversations */
-export function exportText(conversations) {
-    return JSON.stringify({carat: 1, exported: new Date().toISOString(), conversations}, null, 1);
+/** @param {Conversation[]} conversations @param {any} media their bytes, by id */
+export function exportText(conversations, media) {
+    return JSON.stringify({carat: 1, exported: new Date().toISOString(), conversations, media},
+        null, 1);
 }

@@ -1,12 +1,14 @@
 // composer: the field in which one writes.
 //
 // Owns: sending and stopping by key and button, the growing of the field, the switch for thinking.
+// What goes along is attachments.js's.
 // @ts-check
 
 import {chat} from "../chat.js";
 import {byId, fill, icon} from "../dom.js";
 import {model} from "../model.js";
 import {settings} from "../settings.js";
+import {count, pending, startAttachments, takeAttached} from "./attachments.js";
 import {editLast} from "./thread.js";
 
 const form = byId("composer");
@@ -24,25 +26,25 @@ function show() {
     send.dataset.does = busy ? "stop" : "send";
     send.setAttribute("aria-label", busy ? "Stop" : "Send");
     send.title = busy ? "Stop (Esc)" : "Send (Enter)";
-    send.disabled = !busy && !field.value.trim();
+    send.disabled = !busy && (pending() || (!field.value.trim() && !count()));
     fill(send, icon(busy ? "stop" : "send"));
     field.placeholder = `Message ${model.name}`;
     think.setAttribute("aria-pressed", String(settings.values.thinking));
 }
 
-/** @param {string} text */
-export function ask(text) {
-    chat.send(text);
+/** @param {string} text @param {import("../tree.js").Medium[]} [attached] */
+export function ask(text, attached) {
+    chat.send(text, attached);
     show();
     focusComposer();
 }
 
 function submit() {
-    if (chat.busy || !field.value.trim()) return;
+    if (send.disabled || chat.busy) return;
     const text = field.value;
     field.value = "";
     grow();
-    ask(text);
+    ask(text, takeAttached());
 }
 
 /** @param {KeyboardEvent} e */
@@ -75,6 +77,7 @@ export function startComposer() {
         focusComposer();
     });
     think.addEventListener("click", () => settings.set({thinking: !settings.values.thinking}));
+    startAttachments(show);
     for (const type of ["show", "done"]) chat.addEventListener(type, show);
     model.addEventListener("change", show);
     settings.addEventListener("change", show);

@@ -8,8 +8,9 @@ import {chat} from "../chat.js";
 import {confirmOn, copyText, el, fill, icon, iconButton} from "../dom.js";
 import {duration, percent, progress, speed} from "../format.js";
 import {model} from "../model.js";
-import {find, siblings} from "../tree.js";
+import {find, question, siblings} from "../tree.js";
 import {Markdown} from "./markdown.js";
+import {mediumElement} from "./medium.js";
 
 /** @typedef {import("../tree.js").Turn} Turn */
 
@@ -47,13 +48,17 @@ function copyAction(text) {
 
 export class Question {
     #drawn = "";
+    #media = el("div", {class: "media"});
     #body = el("div", {class: "bubble", dir: "auto"});
     #actions = el("div", {class: "actions"});
-    element = el("article", {class: "question", "aria-label": "You"}, this.#body, this.#actions);
+    element = el("article", {class: "question", "aria-label": "You"}, this.#media, this.#body,
+        this.#actions);
 
     /** @param {Turn} turn */
     constructor(turn) {
         this.turn = turn;
+        fill(this.#media, (turn.media ?? []).map(mediumElement));
+        this.#media.hidden = !turn.media?.length;
     }
 
     update() {
@@ -61,6 +66,7 @@ export class Question {
         if (this.element.classList.contains("editing") || this.#drawn === key) return;
         this.#drawn = key;
         fill(this.#body, this.turn.content);
+        this.#body.hidden = !this.turn.content;
         const edit = iconButton("edit", "Edit", () => this.edit());
         edit.disabled = chat.busy;
         fill(this.#actions, edit, copyAction(() => this.turn.content), branches(this.turn));
@@ -76,7 +82,7 @@ export class Question {
             this.update();
         };
         const send = () => {
-            if (!area.value.trim()) return;
+            if (!area.value.trim() && !this.turn.media?.length) return;
             close();
             chat.edit(this.turn, area.value);
         };
@@ -95,6 +101,7 @@ export class Question {
             }
         });
         this.element.classList.add("editing");
+        this.#body.hidden = false;
         fill(this.#body, area, el("div", {class: "row end"},
             el("button", {type: "button", class: "button", on: {click: cancel}}, "Cancel"),
             el("button", {type: "button", class: "button primary", on: {click: send}}, "Send")));
@@ -194,8 +201,20 @@ export class Answer {
             progress(p);
         else if (state === "loading")
             text = `Loading ${model.name} ${p ? percent(p.done, p.total) : ""}`;
+        else text = this.#reading();
         fill(this.#waiting, el("span", {class: "dots", "aria-hidden": "true"}, el("i"), el("i"),
             el("i")), text);
+    }
+
+    /** How far pictures and sounds, and a long prompt, are read. */
+    #reading() {
+        const p = chat.progressOf(this.turn);
+        if (!p || p.done >= p.total) return "";
+        const asked = question(chat.current, this.turn)?.media ?? [];
+        const heard = asked.length && asked.every((m) => m.kind === "audio");
+        const does = {encode: heard ? "Listening" : "Looking", prompt: "Reading"};
+        const word = does[/** @type {"encode" | "prompt"} */ (p.phase)];
+        return word ? `${word}: ${percent(p.done, p.total)}` : "";
     }
 
     /** @param {boolean} live */

@@ -9,7 +9,6 @@ import {chat} from "../chat.js";
 import {announce, byId, copyText, el, fill} from "../dom.js";
 import {model, sentence} from "../model.js";
 import {numbers, settings} from "../settings.js";
-import {exportText} from "../tree.js";
 import {version} from "../version.js";
 import {confirmDialog, openDialog, prepareDialog} from "./dialog.js";
 import {notice} from "./notices.js";
@@ -77,20 +76,19 @@ function systemField() {
 }
 
 async function exportAll() {
-    const text = exportText(chat.list);
     const picker = /** @type {any} */ (globalThis).showSaveFilePicker;
     if (picker) {
         try {
             const handle = await picker({suggestedName: "carat-conversations.json"});
             const file = await handle.createWritable();
-            await file.write(text);
+            await file.write(await chat.exportText());
             await file.close();
             notice(`Exported ${chat.list.length} conversations.`);
         } catch (error) {
             if (/** @type {any} */ (error).name !== "AbortError")
                 notice(`The export failed: ${sentence(error)}`, {kind: "error"});
         }
-    } else if (await copyText(text)) {
+    } else if (await copyText(await chat.exportText())) {
         notice("The conversations are in the clipboard, as JSON: paste them into a file.");
     } else notice("This browser lets no page save a file or use the clipboard.", {kind: "error"});
     dialog.close();
