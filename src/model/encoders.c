@@ -198,7 +198,8 @@ void encoders_describe(const encoders *e, buf *b) {
         const audio_config *c = &e->audio->config;
         const uint32_t size[6] = {c->n_layer, c->n_embd, c->n_ff, c->n_head, c->head_dim, c->n_out};
         put_tower(b, &e->towers[CARAT_MEDIA_AUDIO], c->direct, size);
-        buf_printf(b, ",\"n_mid\":%u}", c->n_mid);
+        buf_printf(b, ",\"n_mid\":%u,\"n_conv\":[%u,%u],\"frame\":%u}", c->n_mid, c->n_conv[0],
+                   c->n_conv[1], c->frame);
     } else {
         buf_puts(b, "null");
     }

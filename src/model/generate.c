@@ -30,7 +30,7 @@ typedef struct generate {
     int32_t token; /* -1: it was told */
     float logprob;
     carat_logprob top[MAX_TOP];
-    double start, answer_start;
+    double start, encode_start, answer_start;
 } generate;
 
 /* ---- log-probabilities ---- */
@@ -237,14 +237,19 @@ static bool read_prompt(generate *g, carat_event *ev, carat_error *err) {
     return true;
 }
 
-/* One step of what the session does not hold yet. *told: *ev is what to report. */
+/* One step of what the session does not hold yet, until the device has done all of it. *told: *ev
+ * is what to report. */
 static bool encode_media(generate *g, bool *told, carat_event *ev, carat_error *err) {
     bool finished = false;
-    const double start = seconds_now();
+    gpu *device = g->job.session->gpu ? g->job.engine->device->gpu : NULL;
     if (!encode_advance(&g->encode, &finished, ev, err)) return false;
-    g->job.stats.encode_s += seconds_now() - start;
+    if (finished && g->encode.total && device && !device->lost && gpu_pending(device)) {
+        *ev = (carat_event){.kind = CARAT_EVENT_PENDING, .token = -1};
+        finished = false;
+    }
     *told = !finished;
     if (!finished) return true;
+    if (g->encode.total) g->job.stats.encode_s += seconds_now() - g->encode_start;
     g->job.stats.n_encoded += (uint32_t)g->encode.total;
     g->state = PROMPT;
     return true;
@@ -272,6 +277,7 @@ static bool step(generate *g, carat_event *ev, carat_error *err) {
             session_seek(ses, g->seq, g->n_seq);
             if (g->job.n_lost == 0) g->job.stats.n_reused = ses->n_token;
             encode_begin(&g->encode);
+            g->encode_start = seconds_now();
             g->state = ENCODE;
             break;
         case ENCODE:
