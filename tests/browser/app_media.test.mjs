@@ -177,7 +177,11 @@ browserTest("the camera takes a picture", async ({ page, site, until }) => {
     await screenshot(page, "camera-1280");
     await accessible(page, "the camera");
     await page.getByRole("button", { name: "Take the picture" }).click();
-    await attached(page).getByRole("img", { name: "Picture Photograph.jpg" }).waitFor();
+    const photograph = attached(page).getByRole("img", { name: "Picture Photograph.jpg" });
+    await until("the photograph", async () => (await photograph.evaluate((c) => c.width)) > 9);
+    const colours = await photograph.evaluate((c) => new Set(c.getContext("2d")
+        .getImageData(0, 0, c.width, c.height).data).size);
+    assert.ok(colours > 5, "the photograph shows something");
     assert.equal(await page.evaluate(() => document.querySelector("#viewfinder").srcObject), null);
     await page.getByRole("button", { name: "Take a picture" }).click();
     await page.locator("#camera[open]").waitFor();
@@ -298,6 +302,9 @@ for (const [size, viewport] of Object.entries({ 1280: wide, 390: phone }))
         await answered(page);
         await until("the pictures", async () => (await page.locator(".question canvas").last()
             .evaluate((c) => c.width)) > 9);
+        const shapes = await page.locator(".question canvas").evaluateAll((all) => all.map((c) =>
+            c.clientWidth / c.clientHeight / (c.width / c.height)));
+        assert.ok(shapes.every((r) => Math.abs(r - 1) < 0.05), `drawn out of shape: ${shapes}`);
         await page.mouse.move(5, 5);
         await screenshot(page, `media-${size}`);
         await accessible(page, `media, ${size}`);
