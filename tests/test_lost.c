@@ -6,7 +6,7 @@
 #include "gpu/gpu_null.h"
 #include "model/engine.h"
 
-#include "talk.h"
+#include "media_talk.h"
 
 #define HELLO "[{\"role\":\"user\",\"content\":\"Hello\"}]"
 #define SUM   "[{\"role\":\"user\",\"content\":\"What is 23 + 45?\"}]"
@@ -228,6 +228,54 @@ static void bystanders(void **state) {
     close_talk(&t);
 }
 
+/* ---- with a picture and a sound ---- */
+
+static uint8_t dots[30 * 20 * 3];
+static float hum[4000];
+
+/* Runs with a loss at submit `at`; false when the answer was over before. */
+static bool see_and_hear(uint32_t at, uint32_t n_more) {
+    static const char messages[] = "[" PARTS(IMAGE "," AUDIO "," TEXT("What is it?")) "]";
+    const carat_media m[2] = {{.rgb = dots, .width = 30, .height = 20},
+                              {.kind = CARAT_MEDIA_AUDIO,
+                               .samples = hum,
+                               .n_sample = COUNT(hum),
+                               .n_channel = 1,
+                               .rate = 16000}};
+    lender l = {0};
+    talk t;
+    open_fragile(&t, &l, at, n_more);
+    answer a = ask_with(t.ses, (carat_chat_desc){.messages = messages,
+                                                 .media = m,
+                                                 .n_media = 2,
+                                                 .image_tokens = 70,
+                                                 .max_tokens = 3,
+                                                 .ignore_stop = true});
+    if (!a.ok) fail_msg("lost at submit %u: %s", at, err.message);
+    const bool lost = a.notices.len > 0;
+    const uint32_t n_soft = 60 + 6; /* those that were not ready may be made twice */
+    assert_true(a.stats.n_encoded >= n_soft && a.stats.n_encoded <= (1 + lost) * n_soft);
+    assert_int_equal(a.tokens.len, 3);
+    assert_int_equal(carat_session_length(t.ses), a.stats.n_prompt + 2);
+    free_answer(&a);
+    if (carat_device_is_gpu(t.dev))
+        assert_string_equal(gpu_null_complaint(((const fragile *)t.dev->gpu)->inner), "");
+    close_talk(&t);
+    return lost;
+}
+
+static void lost_seeing(void **state) {
+    (void)state;
+    uint32_t at = 1;
+    while (see_and_hear(at, 1)) at++;
+    assert_true(at > 10);
+}
+
+static void lost_seeing_then_cpu(void **state) {
+    (void)state;
+    for (uint32_t at = 2; at < 20; at += 8) assert_true(see_and_hear(at, 0));
+}
+
 /* Scores go on where they were; each is told once. */
 static void lost_scoring(void **state) {
     (void)state;
@@ -397,6 +445,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lost_then_another), cmocka_unit_test(lost_then_cpu),
         cmocka_unit_test(lost_twice),        cmocka_unit_test(bystanders),
+        cmocka_unit_test(lost_seeing),       cmocka_unit_test(lost_seeing_then_cpu),
         cmocka_unit_test(lost_scoring),      cmocka_unit_test(lost_saving),
         cmocka_unit_test(lost_loading),      cmocka_unit_test(too_large),
         cmocka_unit_test(buffers_refused),   cmocka_unit_test(pipelines_refused),

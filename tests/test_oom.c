@@ -6,7 +6,7 @@
 #include "gpu/gpu_null.h"
 #include "model/engine.h"
 
-#include "talk.h"
+#include "media_talk.h"
 
 #include <unistd.h>
 
@@ -68,6 +68,53 @@ static bool live_on_null(void) {
     return g && live_on(carat_device_from_gpu(g, NULL, NULL, &err));
 }
 
+/* ---- pictures and sounds ---- */
+
+static float hum[4000];
+static uint8_t dots[30 * 20 * 3];
+static const carat_media seen = {.rgb = dots, .width = 30, .height = 20};
+static const carat_media heard = {.kind = CARAT_MEDIA_AUDIO,
+                                  .samples = hum,
+                                  .n_sample = COUNT(hum),
+                                  .n_channel = 1,
+                                  .rate = 22050};
+
+static bool see_and_hear(carat_device *dev, const char *messages, const carat_media *media,
+                         size_t n) {
+    carat_sampling s = greedy();
+    carat_chat_desc desc = {.messages = messages,
+                            .media = media,
+                            .n_media = n,
+                            .image_tokens = 70,
+                            .sampling = &s,
+                            .max_tokens = 2};
+    carat_engine *eng =
+        dev ? carat_engine_open(&(carat_engine_desc){.path = NANO}, dev, &err) : NULL;
+    carat_session *ses = NULL;
+    bool ok = eng && finish(carat_load(eng, &err)) &&
+              (ses = carat_session_create(eng, &(carat_session_desc){.n_ctx = 256}, &err)) &&
+              finish(carat_chat(ses, &desc, &err)) &&
+              finish(carat_session_save(ses, SAVED, &err)) &&
+              finish(carat_session_restore(ses, SAVED, &err));
+    carat_session_free(ses);
+    carat_engine_close(eng);
+    carat_device_close(dev);
+    return ok;
+}
+
+/* On the CPU a sound, which is quicker than a picture. */
+static bool hear(void) {
+    return see_and_hear(carat_device_open("cpu", &err), "[" PARTS(AUDIO) "]", &heard, 1);
+}
+
+static bool see_and_hear_on_null(void) {
+    static const char messages[] =
+        "[" PARTS("{\"type\":\"video\",\"frames\":1}," IMAGE "," AUDIO) "]";
+    const carat_media m[3] = {seen, seen, heard};
+    gpu *g = gpu_null_open(&(gpu_null_desc){0}, &err);
+    return g && see_and_hear(carat_device_from_gpu(g, NULL, NULL, &err), messages, m, 3);
+}
+
 static bool find_models(void) {
     carat_engine_desc desc;
     carat_model *m = carat_model_find("nano", &desc, &err);
@@ -107,6 +154,18 @@ static void whole_life(void **state) {
 static void whole_life_on_a_gpu(void **state) {
     (void)state;
     every_growth(live_on_null);
+    unlink(SAVED);
+}
+
+static void media(void **state) {
+    (void)state;
+    every_growth(hear);
+    unlink(SAVED);
+}
+
+static void media_on_a_gpu(void **state) {
+    (void)state;
+    every_growth(see_and_hear_on_null);
     unlink(SAVED);
 }
 
@@ -159,7 +218,10 @@ static void steady_state_on_a_gpu(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(steady_state),
                                        cmocka_unit_test(steady_state_on_a_gpu),
-                                       cmocka_unit_test(finding), cmocka_unit_test(whole_life),
-                                       cmocka_unit_test(whole_life_on_a_gpu)};
+                                       cmocka_unit_test(finding),
+                                       cmocka_unit_test(whole_life),
+                                       cmocka_unit_test(whole_life_on_a_gpu),
+                                       cmocka_unit_test(media),
+                                       cmocka_unit_test(media_on_a_gpu)};
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
 }

@@ -280,7 +280,7 @@ bool media_expand(media_plan *p, const chat_prompt *text, id_list *ids, carat_er
     const json *const *part = (const json *const *)(const void *)text->media.data;
     const size_t n_part = text->media.len / sizeof *part;
     p->n_place = 0;
-    if (!n_part) return true;
+    if (!n_part || ids->failed) return true;
     if (!check_marks(p, t, err)) return false;
     for (uint32_t i = 0; i < p->n_part; i++) p->parts[i].n_placed = 0;
     id_list out = {0};

@@ -107,7 +107,7 @@ typedef struct media_plan {
 bool media_plan_create(arena *a, const carat_engine *eng, const carat_chat_desc *desc,
                        const json *messages, media_plan *out, carat_error *err);
 /* Replaces the placeholders in the ids of a prompt by a begin marker, soft tokens and an end
- * marker. The ids of soft tokens come later: */
+ * marker; out of memory: ids->failed. The ids of soft tokens come later: */
 bool media_expand(media_plan *p, const chat_prompt *text, id_list *ids, carat_error *err);
 /* Does the work for the media that are in the prompt, and completes its ids. *out [p->n_place]. */
 bool media_prepare(arena *a, const media_plan *p, id_list *ids, medium **out, carat_error *err);
