@@ -67,7 +67,8 @@ bool engine_load_begin(carat_engine *eng, carat_error *err);
  * failure everything is given back. */
 bool engine_load_advance(carat_engine *eng, bool *busy, carat_error *err);
 void engine_load_progress(const carat_engine *eng, uint64_t *done, uint64_t *total);
-/* Drops the weights, those of the encoders too, and what the sessions hold on the device; their tokens are recomputed. */
+/* Drops the weights, those of the encoders too, and what the sessions hold on the device; their
+ * tokens are recomputed. */
 void engine_unload(carat_engine *eng);
 /* Weight bytes that one decode step reads, in the file's formats. */
 uint64_t engine_step_bytes(const carat_engine *eng);
@@ -124,8 +125,8 @@ uint32_t session_chunk(const carat_session *ses);
 uint32_t session_next(const carat_session *ses, const soft_list *soft, uint32_t left);
 /* Whether the GPU has enough to do for now. */
 bool session_busy(const carat_session *ses);
-/* Runs id [n] after the tokens held, which fit; negative ones must be in a span of `soft`, which may
- * be NULL. With `head` a session_poll() must follow. */
+/* Runs id [n] after the tokens held, which fit; negative ones must be in a span of `soft` (NULL:
+ * there are none). With `head` a session_poll() must follow. */
 bool session_run(carat_session *ses, const int32_t *id, uint32_t n, const soft_list *soft,
                  bool head, carat_error *err);
 /* Notes that id [n] were run after the tokens held. */

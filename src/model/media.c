@@ -1,6 +1,6 @@
 /* media: what the pictures and sounds of a conversation become: which part of which message stands
- * for which of them, how many soft tokens each will be, where these are in the prompt; and, once the
- * prompt is settled, the work that needs no weights: patches and spectrograms.
+ * for which of them, how many soft tokens each will be, where these are in the prompt; and, once
+ * the prompt is settled, the work that needs no weights: patches and spectrograms.
  *
  * A soft token is a negative id, made of all that it depends on: so a session finds what it holds
  * of a conversation with pictures as it does with text.

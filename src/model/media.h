@@ -1,6 +1,6 @@
-/* media: the pictures and sounds of conversations. encoders.c owns the encoders of a model and where
- * their weights are, media.c makes of a caller's pixels and samples what they take, and finds which
- * parts of the messages they stand for; encode.c makes soft tokens of them, step by step.
+/* media: the pictures and sounds of conversations. encoders.c owns the encoders of a model and
+ * where their weights are, media.c makes of a caller's pixels and samples what they take, and finds
+ * which parts of the messages they stand for; encode.c makes soft tokens of them, step by step.
  *
  * Flow: media/ and encoder.h before; conversation.c, generate.c and session.c after. */
 #ifndef CARAT_MODEL_MEDIA_H

@@ -98,8 +98,8 @@ void text_gpu_memory(const model *m, uint64_t *kv_fixed, uint64_t *kv_token, uin
  * candidates selected; read them with text_gpu_read(). n_tok <= n_chunk. */
 bool text_gpu_run(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos, bool head,
                   carat_error *err);
-/* The same with soft tokens (span.device); with `head` the last one must be a token. A picture whose
- * tokens see each other must be in one run, for which n_tok may be larger than n_chunk. */
+/* The same with soft tokens (span.device); with `head` the last one must be a token. A picture
+ * whose tokens see each other must be in one run, for which n_tok may be larger than n_chunk. */
 bool text_gpu_run_soft(text_gpu *t, const text_input *in, bool head, carat_error *err);
 /* Starts reading the candidates (all = false) or all logits [n_vocab] (all = true). */
 gpu_ticket text_gpu_read(text_gpu *t, bool all, carat_error *err);
