@@ -21,6 +21,8 @@ static const option server_options[] = {
 static const option answer_options[] = {
     OPTION("thinking", 0, FLAG, thinking, NULL,
            "let the model think first when a request does not say"),
+    OPTION("image-tokens", 0, U32, image_tokens, "N",
+           "tokens that a picture may take: 70, 140, 280 (the default), 560 or 1120", .max = 1120),
     OPTION("context", 'c', U32, context, "N",
            "tokens of context; default: 8192, or what the model or the memory allows", .min = 1,
            .max = 1 << 30),

@@ -44,6 +44,7 @@ task *ask_task(exchange *x, const json *request, const task_shape *shape, answer
     t->model = e->name;
     t->target = e->target;
     t->desc.thinking = x->server->settings->thinking;
+    t->desc.image_tokens = x->server->settings->image_tokens;
     return t;
 }
 

@@ -137,6 +137,16 @@ n=$(sed -n 's/.*"prompt":\([0-9]*\).*/\1/p' out)
 [ "${n:-0}" -gt 130 ]
 result "with their times" $?
 
+"$carat" run nano --device cpu --temperature 0 --image "$golden/shapes_0.png" --image-tokens 1120 hi \
+    >out 2>err </dev/null &
+pid=$!
+sleep 0.5
+kill -INT $pid 2>/dev/null
+wait $pid
+status=$?
+[ $status -eq 130 ] || [ $status -eq 0 ] # or it was done
+result "Ctrl-C while a picture is encoded" $?
+
 # ---- sounds ----
 if can --audio "$golden/speech_8.wav"; then
     run run $ask --audio "$golden/speech_8.wav" "Transcribe the audio."
