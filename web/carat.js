@@ -9,7 +9,8 @@ import {CaratError} from "./errors.js";
 import {portableMedia, videoFrames} from "./media.js";
 import {completionsOf} from "./openai.js";
 import {Remote, absolute} from "./remote.js";
-import {chatRequest, checkLoad, countRequest, generateRequest} from "./request.js";
+import {chatRequest, checkLoad, checkSpecials, checkUrl, countRequest, generateRequest, idsOf}
+    from "./request.js";
 import * as store from "./store.js";
 
 /** @typedef {import("./carat.js").Carat} Interface */
@@ -57,6 +58,7 @@ async function callOnce(op, args, {base, onProgress, onNotice, signal}) {
 const models = {
     list: () => store.list(),
     async download(url, options = {}) {
+        checkUrl(url);
         checkLoad("download", options);
         return callOnce("download", {url: absolute(url).href, options: plain(options)}, options);
     },
@@ -165,19 +167,24 @@ export class Carat {
             answer.add({type: "usage", usage: noUsage(), finishReason: "aborted"});
         const fail = (/** @type {any} */ error) => error?.code === "aborted" ? end()
             : answer.fail(error);
+        const abort = () => stop.abort();
+        /* A signal may outlive many answers. */
+        const unlisten = () => signal?.removeEventListener("abort", abort);
         const start = (/** @type {object} */ args) => {
             if (stop.signal.aborted) return end();
             const call = this.#remote.start(op, args, {onPart: (part) => answer.add(part),
                 onProgress, signal});
             cancel = call.cancel;
-            call.done.catch((error) => answer.fail(error));
+            return call.done.catch((error) => answer.fail(error));
         };
         try {
             const args = request();
-            if (signal?.aborted) stop.abort();
-            signal?.addEventListener("abort", () => stop.abort(), {once: true});
-            if (stop.signal.aborted) end();
-            else Promise.resolve(this.#inTurn(args, stop.signal, start)).catch(fail);
+            if (signal?.aborted) {
+                end();
+            } else {
+                signal?.addEventListener("abort", abort);
+                Promise.resolve(this.#inTurn(args, stop.signal, start)).catch(fail).then(unlisten);
+            }
         } catch (error) {
             answer.fail(error);
         }
@@ -185,15 +192,18 @@ export class Carat {
     }
 
     /** @param {string} text @param {{specials?: boolean}} [options] */
-    async tokenize(text, {specials = false} = {}) {
+    async tokenize(text, options = {}) {
         if (typeof text !== "string")
             throw new CaratError("argument", "tokenize: text is expected");
-        return this.#remote.call("tokenize", {text, specials});
+        checkSpecials("tokenize", options);
+        return this.#remote.call("tokenize", {text, specials: options.specials ?? false});
     }
 
     /** @param {ArrayLike<number>} ids @param {{specials?: boolean}} [options] */
-    async detokenize(ids, {specials = false} = {}) {
-        return this.#remote.call("detokenize", {ids: Int32Array.from(ids), specials});
+    async detokenize(ids, options = {}) {
+        checkSpecials("detokenize", options);
+        return this.#remote.call("detokenize",
+            {ids: idsOf(ids), specials: options.specials ?? false});
     }
 
     /** @param {Parameters<import("./carat.js").Carat["countTokens"]>[0]} input */

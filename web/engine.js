@@ -6,7 +6,7 @@
 // model, one session. Flow: web/worker.js before; web/wasm.c, web/gpu.js and web/wasi.js after.
 // @ts-check
 
-import {CaratError, codes} from "./errors.js";
+import {CaratError, codes, jsonText} from "./errors.js";
 import {Gpu} from "./gpu.js";
 import {Files} from "./wasi.js";
 
@@ -210,8 +210,7 @@ export class Job {
 
 /** JSON texts of a request's messages, tools and options. @param {any} request */
 function requestTexts({messages, tools, ...options}) {
-    const text = (value) => (value === undefined || value === null ? null : JSON.stringify(value));
-    return [text(messages), text(tools), JSON.stringify(options)];
+    return [jsonText("messages", messages), jsonText("tools", tools), jsonText("options", options)];
 }
 
 export class Engine {

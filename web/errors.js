@@ -1,4 +1,5 @@
-// errors: the one kind of error that the package throws: a code and one sentence.
+// errors: the one kind of error that the package throws: a code and one sentence; and JSON that is
+// written, or such an error.
 //
 // Knows nothing else. Flow: every other file of the package throws it.
 // @ts-check
@@ -16,5 +17,17 @@ export class CaratError extends Error {
         super(message);
         this.name = "CaratError";
         this.code = code;
+    }
+}
+
+/** JSON text of what a caller gave; undefined and null are null.
+ * @param {string} what @param {unknown} value */
+export function jsonText(what, value) {
+    try {
+        return value === undefined || value === null ? null : JSON.stringify(value);
+    } catch (cause) {
+        /* Chromium explains a circle in several lines. */
+        const [why] = /** @type {Error} */ (cause).message.split("\n");
+        throw new CaratError("argument", `${what}: cannot be written as JSON (${why})`);
     }
 }

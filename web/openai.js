@@ -276,8 +276,10 @@ async function* chunks(parts, first, model, withUsage) {
 /** @param {(options: ChatOptions) => Answer} chat @param {string} model
  * @returns {import("./carat.js").ChatCompletions} */
 export function completionsOf(chat, model) {
-    /** @param {any} request @param {{signal?: AbortSignal}} [options] @returns {Promise<any>} */
-    async function create(request, {signal} = {}) {
+    /** @param {any} request @param {{signal?: AbortSignal} | null} [options]
+     * @returns {Promise<any>} */
+    async function create(request, options) {
+        const {signal} = options ?? {};
         const answer = chat({...chatOptions(request), signal});
         if (!request.stream) return completion(answer, model);
         const parts = answer[Symbol.asyncIterator]();

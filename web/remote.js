@@ -60,6 +60,8 @@ export class Remote {
     #lastId = 0;
     /** @type {CaratError | null} why no more calls are possible */
     #ended = null;
+    /** @type {Promise<void>} for those who close it again */
+    #closed = Promise.resolve();
     /** @type {((notice: string) => void) | undefined} */
     onNotice;
     /** @type {((device: DeviceInfo) => void) | undefined} */
@@ -110,8 +112,13 @@ export class Remote {
 
     /** Rejects what is on its way and ends the worker.
      * @param {CaratError} [why] */
-    async close(why = new CaratError("closed", "carat was closed")) {
-        if (this.#ended) return;
+    close(why = new CaratError("closed", "carat was closed")) {
+        if (!this.#ended) this.#closed = this.#putAway(why);
+        return this.#closed;
+    }
+
+    /** @param {CaratError} why */
+    async #putAway(why) {
         const worker = this.#worker;
         const put = new Promise((resolve) => {
             worker.onmessage = ({data}) => data.closed && resolve(undefined);

@@ -4,7 +4,7 @@
  * one shape that the engine reads, which is OpenAI's. What an option's value means is the engine's.
  *
  * Flow: carat.js and openai.js before; the result travels to worker.js. */
-import {CaratError} from "./errors.js";
+import {CaratError, jsonText} from "./errors.js";
 import {checkMedium} from "./media.js";
 
 /** @typedef {import("./carat.js").ChatOptions} ChatOptions */
@@ -21,6 +21,15 @@ const isObject = (value) => typeof value === "object" && value !== null && !Arra
 const isWhole = (value) => Number.isSafeInteger(value) && Number(value) >= 0;
 /** @param {unknown} value */
 const isText = (value) => typeof value === "string";
+/** @param {unknown} value */
+function isHeaders(value) {
+    try {
+        return isObject(value) && Object.values(value).every(isText) &&
+            Boolean(new Headers(/** @type {Record<string, string>} */ (value)));
+    } catch {
+        return false;
+    }
+}
 
 /** @typedef {[test: (value: unknown) => boolean, expected: string]} Rule */
 /** @type {Record<string, Rule>} */
@@ -45,6 +54,7 @@ const is = {
     signal: [(v) => v instanceof AbortSignal, "an AbortSignal"],
     imageTokens: [(v) => [70, 140, 280, 560, 1120].includes(Number(v)) && typeof v === "number",
         "70, 140, 280, 560 or 1120"],
+    headers: [isHeaders, "names and values of request headers"],
     context: [(v) => isWhole(v) && Number(v) > 0 && Number(v) < 2 ** 32,
         "a whole number above 0"],
 };
@@ -64,7 +74,7 @@ const generateRules = {...answerRules, specials: is.flag};
 /** @type {Record<string, Rule>} */
 const loadRules = {onProgress: is.call, onNotice: is.call, signal: is.signal,
     contextLength: is.context, device: is.device, powerPreference: is.power, store: is.flag,
-    name: is.text, sha256: is.sha256, size: is.count, headers: is.object, base: is.url};
+    name: is.text, sha256: is.sha256, size: is.count, headers: is.headers, base: is.url};
 
 /** Checks options by rules; undefined is absent.
  * @param {string} what @param {unknown} options @param {Record<string, Rule>} rules */
@@ -76,6 +86,31 @@ function check(what, options, rules) {
         const [test, expected] = rules[name];
         if (!test(value)) wrong(`${what}: ${name} has to be ${expected}`);
     }
+}
+
+/** More than any context has. */
+const MAX_IDS = 1 << 24;
+
+/** What tokenize() and detokenize() are given beside the text or the ids.
+ * @param {string} what @param {unknown} options */
+export function checkSpecials(what, options) {
+    check(what, options, {specials: is.flag});
+}
+
+/** @param {unknown} ids @returns {Int32Array} */
+export function idsOf(ids) {
+    const list = /** @type {any} */ (ids), length = list?.length;
+    if (typeof ids !== "object" || !isWhole(length) || length > MAX_IDS)
+        wrong("detokenize: a list of ids is expected");
+    const given = Int32Array.from(list);
+    if (!given.every((id, i) => id === list[i] && id >= 0))
+        wrong("detokenize: an id has to be a whole number that is not negative");
+    return given;
+}
+
+/** @param {unknown} url */
+export function checkUrl(url) {
+    if (!is.url[0](url)) wrong("download: a URL is expected");
 }
 
 /** @param {string} what @param {unknown} options */
@@ -146,7 +181,7 @@ function engineTool(tool, i) {
 
 /* ---- the whole ---- */
 
-/** @param {unknown} format @returns {string | undefined} a JSON schema as text */
+/** @param {unknown} format @returns {string | null | undefined} a JSON schema as text */
 function schemaOf(format) {
     const f = /** @type {any} */ (format);
     if (f === undefined || f.type === "text") return undefined;
@@ -154,7 +189,7 @@ function schemaOf(format) {
     if (f.type !== "json_schema")
         return wrong('responseFormat: type has to be "text", "json_object" or "json_schema"');
     if (!isObject(f.schema)) wrong("responseFormat: schema has to be an object");
-    return JSON.stringify(f.schema);
+    return jsonText("responseFormat: schema", f.schema);
 }
 
 /** @param {GenerateOptions | ChatOptions} options */

@@ -13,14 +13,16 @@ import {folder} from "./opfs.js";
 /** @typedef {import("./wasi.js").Directory} Directory */
 
 const SUFFIX = ".session";
-const encoder = new TextEncoder(), decoder = new TextDecoder();
+const encoder = new TextEncoder(), decoder = new TextDecoder("utf-8", {ignoreBOM: true});
 
 /** Any name becomes a file name and back: what is not plain is written as _XX, byte by byte.
  * @param {unknown} name */
 function fileName(name) {
-    if (typeof name !== "string" || name === "" || encoder.encode(name).length > 60)
+    const bytes = typeof name === "string" ? encoder.encode(name) : [];
+    /* Half a character would come back as another name. */
+    if (bytes.length === 0 || bytes.length > 60 || decoder.decode(Uint8Array.from(bytes)) !== name)
         throw new CaratError("argument", "a session's name is a text of 1 to 60 bytes");
-    const plain = Array.from(encoder.encode(name), (b) =>
+    const plain = Array.from(bytes, (b) =>
         /[A-Za-z0-9-]/.test(String.fromCharCode(b)) ? String.fromCharCode(b)
             : `_${b.toString(16).padStart(2, "0")}`).join("");
     return plain + SUFFIX;

@@ -262,7 +262,8 @@ browserTest("errors have a code, and the next call works", async ({inCarat}) => 
         };
         const chat = (options) => code(() => carat.chat(options).result());
         const {create} = carat.chat.completions;
-        const long = [{role: "user", content: "word ".repeat(1100)}];
+        const long = [{role: "user", content: "word ".repeat(1100)}], circle = {};
+        circle.self = circle;
         const codes = {
             long: await chat({messages: long}),
             loop: await code(async () => {
@@ -275,6 +276,16 @@ browserTest("errors have a code, and the next call works", async ({inCarat}) => 
             top: await chat({messages: sum, topP: 7}),
             uncloneable: await chat({messages: sum,
                 tools: [{function: {name: "f", parameters: {f: () => {}}}}]}),
+            circle: await chat({messages: sum,
+                tools: [{function: {name: "f", parameters: circle}}]}),
+            bigint: await chat({messages: [...sum, {role: "tool", content: {n: 1n}}]}),
+            schema: await chat({messages: sum,
+                responseFormat: {type: "json_schema", schema: circle}}),
+            headers: await code(() => Carat.load("/models/nano.gguf", {headers: {"a b": "c"}})),
+            download: await code(() => Carat.models.download()),
+            specials: await code(() => carat.tokenize("x", null)),
+            ids: await Promise.all([undefined, "12", [-1], [0.5], {length: 1e12}]
+                .map((ids) => code(() => carat.detokenize(ids)))),
             n: await code(() => create({messages: sum, n: 2})),
             stream: await code(() => create({messages: long, stream: true})),
             source: await code(() => Carat.load({path: "nano"})),
@@ -285,6 +296,7 @@ browserTest("errors have a code, and the next call works", async ({inCarat}) => 
                 {device: "cpu", store: false, contextLength: 1 << 20})),
             session: await code(() => carat.restoreSession("none")),
             name: await code(() => carat.saveSession("")),
+            half: await code(() => carat.saveSession("a\ud800")),
         };
         const after = (await carat.chat({messages: sum, temperature: 0}).result()).text;
         const late = [carat.chat({messages: sum}).result(), carat.chat({messages: sum}).result(),
@@ -295,9 +307,11 @@ browserTest("errors have a code, and the next call works", async ({inCarat}) => 
     }, sum);
     assert.deepEqual(r, {long: "context", loop: "context", empty: "argument", role: "argument",
         image: "unsupported", option: "argument", top: "argument", uncloneable: "argument",
+        circle: "argument", bigint: "argument", schema: "argument", headers: "argument",
+        download: "argument", specials: "argument", ids: Array(5).fill("argument"),
         n: "unsupported", stream: "context", source: "argument", missing: "not-found",
         notStored: "not-found", garbage: "format", context: "argument", session: "not-found",
-        name: "argument", after: "23 + 45 = 68.", late: ["closed", "closed", "closed"],
+        name: "argument", half: "argument", after: "23 + 45 = 68.", late: ["closed", "closed", "closed"],
         closed: "closed"});
 }, {allow: [/404/]});
 

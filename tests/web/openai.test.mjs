@@ -159,6 +159,11 @@ const openAiCall = {id: "call_1", type: "function", function: {name: "add", argu
 const openAiUsage = {prompt_tokens: 5, completion_tokens: 3, total_tokens: 8,
     prompt_tokens_details: {cached_tokens: 2}};
 
+test("options of the call may be null, as in openai", async () => {
+    const {create} = fake(parts);
+    assert.equal((await create({messages: user}, null)).choices.length, 1);
+});
+
 test("a completion", async () => {
     const {id, created, ...rest} = await fake(parts).create({messages: user});
     assert.match(id, /^chatcmpl-[0-9a-f]{24}$/);

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import {test} from "node:test";
 import {Carat, CaratError} from "../../web/carat.js";
-import {codes} from "../../web/errors.js";
+import {codes, jsonText} from "../../web/errors.js";
 
 const read = (path) => fs.readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
 const own = JSON.parse(read("web/package.json"));
@@ -14,6 +14,19 @@ test("one version", () => {
     const [, version] = /CARAT_VERSION "(.*)"/.exec(read("include/carat.h"));
     assert.deepEqual([own.version, Carat.version, JSON.parse(read("package.json")).version],
         Array(3).fill(version));
+});
+
+test("what cannot be written as JSON is the caller's fault, and said in one line", () => {
+    const circle = {};
+    circle.self = circle;
+    for (const value of [circle, {n: 1n}])
+        assert.throws(() => jsonText("tools", value), (e) => {
+            assert.ok(e instanceof CaratError && e.code === "argument");
+            assert.match(e.message, /^tools: cannot be written as JSON \(.+\)$/);
+            return true;
+        });
+    assert.deepEqual([jsonText("x", [1]), jsonText("x", null), jsonText("x", undefined)],
+        ["[1]", null, null]);
 });
 
 test("no dependencies, and the files that it names", () => {
