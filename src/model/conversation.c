@@ -164,20 +164,26 @@ char *carat_render(const carat_engine *eng, const carat_chat_desc *desc, carat_e
     return text;
 }
 
+/* The prompt's ids, whatever the context holds. */
+static bool prompt_ids(const carat_engine *eng, arena *a, const carat_chat_desc *desc, prompt *out,
+                       carat_error *err) {
+    json *messages = NULL, *tools = NULL;
+    media_plan plan;
+    if (!parse(eng, a, desc, &messages, &tools, err) ||
+        !media_plan_create(a, eng, desc, messages, &plan, err))
+        return false;
+    out->tools = tools;
+    if (!render(eng, desc, messages, &plan, out, err)) return false;
+    chat_encode(eng->model->tokenizer, &out->text, &out->ids);
+    return media_expand(&plan, &out->text, &out->ids, err) &&
+           (!out->ids.failed || fail_memory(err, out->text.text.len, "the prompt's tokens"));
+}
+
 int64_t carat_count(const carat_engine *eng, const carat_chat_desc *desc, carat_error *err) {
     arena *a = arena_create(err);
     if (!a) return -1;
     prompt p = {0};
-    json *messages, *tools;
-    media_plan plan;
-    int64_t n = -1;
-    if (parse(eng, a, desc, &messages, &tools, err) &&
-        media_plan_create(a, eng, desc, messages, &plan, err) &&
-        render(eng, desc, messages, &plan, &p, err)) {
-        chat_encode(eng->model->tokenizer, &p.text, &p.ids);
-        if (media_expand(&plan, &p.text, &p.ids, err)) n = (int64_t)p.ids.len;
-        if (p.ids.failed) n = -1, fail_memory(err, p.text.text.len, "the prompt's tokens");
-    }
+    const int64_t n = prompt_ids(eng, a, desc, &p, err) ? (int64_t)p.ids.len : -1;
     prompt_free(&p);
     arena_free(a);
     return n;
