@@ -137,7 +137,7 @@ n=$(sed -n 's/.*"prompt":\([0-9]*\).*/\1/p' out)
 [ "${n:-0}" -gt 130 ]
 result "with their times" $?
 
-"$carat" run nano --device cpu --temperature 0 --image "$golden/shapes_0.png" --image-tokens 1120 hi \
+"$carat" run nano --device cpu --image "$golden/shapes_0.png" --image-tokens 1120 hi \
     >out 2>err </dev/null &
 pid=$!
 sleep 0.5
