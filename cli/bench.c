@@ -1,11 +1,11 @@
 /* bench: how fast a model runs here. Prompts of several lengths, generation at several depths of
- * context, loading, memory, and all of it beside the bandwidth that this device really has.
+ * context, encoders, loading, memory, and all of it beside the bandwidth that this device really has.
  *
  * The tokens are pseudo-random and always the same, and sampling is greedy: so the hash of all
  * logits repeats on one device.
  *
- * Flow: main.c and runtime.c before. */
-#include "cli.h"
+ * Flow: main.c and runtime.c before; bench_encoders.c measures pictures and sounds. */
+#include "bench.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-enum { MAX_TESTS = 32, MAX_REPS = 100, WARM_PROMPT = 32, WARM_ANSWER = 4 };
+enum { MAX_TESTS = 32, WARM_PROMPT = 32, WARM_ANSWER = 4 };
 
 static const option bench_options[] = {
     OPTION("pp", 0, TEXT, pp, "LIST", "lengths of prompts to read; default: 128,512,2048"),
@@ -24,6 +24,8 @@ static const option bench_options[] = {
            .max = 1 << 20),
     OPTION("reps", 'r', U32, reps, "N", "runs of each test, of which the median counts; default: 3",
            .min = 1, .max = MAX_REPS),
+    OPTION("encoders", 0, FLAG, encoders, NULL,
+           "also encode a picture of 768 x 768 pixels and 30 seconds of sound"),
     OPTION("json", 0, FLAG, json, NULL, "print one JSON object"),
     OPTION("csv", 0, TEXT, csv, "FILE",
            "also append a line for each test to a file; a new file gets a header"),
@@ -45,6 +47,8 @@ typedef struct bench {
     const settings *settings;
     test tests[MAX_TESTS];
     size_t n_test;
+    encoder_test encoders[2];
+    size_t n_encoder;
     uint32_t n_generate, reps, n_ctx;
     uint64_t hash; /* over the logits of all runs */
     double bandwidth;
@@ -88,6 +92,14 @@ static bool plan(bench *b, const char *model, carat_error *err) {
         test *t = &b->tests[i];
         t->skipped = needs(b, t) > r.info.n_ctx_train;
         if (!t->skipped) b->n_ctx = max_u32(b->n_ctx, needs(b, t));
+    }
+    if (ok && s->encoders) {
+        b->n_ctx = max_u32(b->n_ctx, ENCODER_CONTEXT);
+        if (!r.info.has_vision && !r.info.has_audio)
+            ok = fail(err, CARAT_E_UNSUPPORTED,
+                      "%s has no encoders; llama.cpp's models have them in a second file, the "
+                      "projector",
+                      r.info.name);
     }
     runtime_close(&r);
     return ok;
@@ -140,12 +152,16 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+double bench_median(double *values, uint32_t n) {
+    qsort(values, n, sizeof *values, by_value);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
 static bool run_test(bench *b, test *t, carat_error *err) {
     double rates[MAX_REPS];
     for (uint32_t i = 0; i < b->reps; i++)
         if (!run_once(b, t, i, &rates[i], err)) return false;
-    qsort(rates, b->reps, sizeof *rates, by_value);
-    t->rate = b->reps % 2 ? rates[b->reps / 2] : (rates[b->reps / 2 - 1] + rates[b->reps / 2]) / 2;
+    t->rate = bench_median(rates, b->reps);
     return true;
 }
 
@@ -164,6 +180,9 @@ static bool run_tests(bench *b, const char *model, carat_error *err) {
         return false;
     for (size_t i = 0; i < b->n_test; i++)
         if (!b->tests[i].skipped && !run_test(b, &b->tests[i], err)) return false;
+    if (b->settings->encoders &&
+        !bench_encoders(&b->runtime, b->reps, b->encoders, &b->n_encoder, err))
+        return false;
     /* Before the bandwidth kernel, which takes memory of its own. */
     b->host_bytes = host_peak_bytes();
     b->device_bytes = carat_device_peak_bytes(b->runtime.device);
@@ -205,7 +224,6 @@ static void print_head(const bench *b) {
     table_cell(&t, "logits");
     table_cell(&t, "%016llx", (unsigned long long)b->hash);
     table_print(&t, stdout, false);
-    putchar('\n');
 }
 
 static void print_table(const bench *b) {
@@ -213,7 +231,8 @@ static void print_table(const bench *b) {
                                        "dispatches", "GB/s",  "of bandwidth"};
     table t = {.columns = "lrrrrr"};
     print_head(b);
-    for (size_t i = 0; i < COUNT(head); i++) table_cell(&t, "%s", head[i]);
+    if (b->n_test) putchar('\n');
+    for (size_t i = 0; b->n_test && i < COUNT(head); i++) table_cell(&t, "%s", head[i]);
     for (size_t i = 0; i < b->n_test; i++) {
         const test *x = &b->tests[i];
         char name[32];
@@ -237,6 +256,29 @@ static void print_table(const bench *b) {
             printf("%s was left out: the model's context is %u tokens\n",
                    test_name(&b->tests[i], name), b->runtime.info.n_ctx_train);
     }
+}
+
+static double gflop_rate(const encoder_test *t) { return t->gflop / t->median_s; }
+
+static void print_encoders(const bench *b) {
+    static const char *const head[] = {"encoder",   "tokens", "first ms", "best ms",
+                                       "median ms", "GFLOP",  "GFLOP/s",  "prepared"};
+    table t = {.columns = "lrrrrrrr"};
+    if (!b->n_encoder) return;
+    putchar('\n');
+    for (size_t i = 0; i < COUNT(head); i++) table_cell(&t, "%s", head[i]);
+    for (size_t i = 0; i < b->n_encoder; i++) {
+        const encoder_test *x = &b->encoders[i];
+        table_cell(&t, "%s", x->title);
+        table_cell(&t, "%u", x->n_soft);
+        table_cell(&t, "%.1f", 1e3 * x->first_s);
+        table_cell(&t, "%.1f", 1e3 * x->best_s);
+        table_cell(&t, "%.1f", 1e3 * x->median_s);
+        table_cell(&t, "%.1f", x->gflop);
+        table_cell(&t, "%.1f", gflop_rate(x));
+        table_cell(&t, "%.1f ms", 1e3 * x->prepare_s);
+    }
+    table_print(&t, stdout, true);
 }
 
 static void put_json_string(buf *out, const char *name, const char *text) {
@@ -273,6 +315,15 @@ static bool print_json(const bench *b, carat_error *err) {
                        t->rate, t->n_dispatch, (unsigned long long)t->step_bytes,
                        test_bandwidth(t));
     }
+    buf_puts(&out, "],\"encoders\":[");
+    for (size_t i = 0; i < b->n_encoder; i++) {
+        const encoder_test *t = &b->encoders[i];
+        buf_printf(&out,
+                   "%s\n{\"test\":\"%s\",\"tokens\":%u,\"first_ms\":%.3f,\"best_ms\":%.3f,"
+                   "\"median_ms\":%.3f,\"gflop\":%.4f,\"gflop_per_s\":%.3f,\"prepare_ms\":%.3f}",
+                   i ? "," : "", t->name, t->n_soft, 1e3 * t->first_s, 1e3 * t->best_s,
+                   1e3 * t->median_s, t->gflop, gflop_rate(t), 1e3 * t->prepare_s);
+    }
     buf_puts(&out, "]}");
     return print_buf(&out, err);
 }
@@ -287,33 +338,50 @@ static void put_csv(FILE *f, const char *text) {
     fputs("\",", f);
 }
 
+/* What a line begins with: of every test. */
+static void put_csv_start(const bench *b, FILE *f, const char *day) {
+    fprintf(f, "%s," CARAT_VERSION ",", day);
+    put_csv(f, carat_device_name(b->runtime.device));
+    put_csv(f, b->runtime.info.name);
+    put_csv(f, b->runtime.info.quantisation);
+}
+
+static void put_csv_test(const bench *b, FILE *f, const test *t) {
+    char name[32];
+    fprintf(f, "%s,%.2f,%u,%.3f,%.2f,%.2f,%.3f,%.3f,%.1f,%.1f,%016llx,,,,\n", test_name(t, name),
+            t->rate, t->n_dispatch, test_bandwidth(t) * 1e-9,
+            100 * test_bandwidth(t) / b->bandwidth, b->bandwidth * 1e-9, b->runtime.load_s,
+            (double)b->runtime.info.weight_bytes * 1e-9 / b->runtime.load_s,
+            (double)b->device_bytes * 1e-6, (double)b->host_bytes * 1e-6,
+            (unsigned long long)b->hash);
+}
+
 static bool append_csv(const bench *b, carat_error *err) {
     const char *path = b->settings->csv;
     struct stat st;
     bool fresh = stat(path, &st) != 0 || st.st_size == 0;
     FILE *f = fopen(path, "a");
     if (!f) return fail(err, CARAT_E_IO, "%s: cannot be written", path);
-    char day[32], name[32];
+    char day[32];
     time_t now = time(NULL);
     strftime(day, sizeof day, "%Y-%m-%d", gmtime(&now));
     if (fresh)
         fputs("date,version,device,model,quantisation,test,tokens_per_s,dispatches,gb_per_s,"
               "percent_of_bandwidth,bandwidth_gb_per_s,load_s,load_gb_per_s,device_mb,host_mb,"
-              "logits_hash\n",
+              "logits_hash,best_ms,median_ms,gflop,gflop_per_s\n",
               f);
     for (size_t i = 0; i < b->n_test; i++) {
-        const test *t = &b->tests[i];
-        if (t->skipped) continue;
-        fprintf(f, "%s," CARAT_VERSION ",", day);
-        put_csv(f, carat_device_name(b->runtime.device));
-        put_csv(f, b->runtime.info.name);
-        put_csv(f, b->runtime.info.quantisation);
-        fprintf(f, "%s,%.2f,%u,%.3f,%.2f,%.2f,%.3f,%.3f,%.1f,%.1f,%016llx\n", test_name(t, name),
-                t->rate, t->n_dispatch, test_bandwidth(t) * 1e-9,
-                100 * test_bandwidth(t) / b->bandwidth, b->bandwidth * 1e-9, b->runtime.load_s,
-                (double)b->runtime.info.weight_bytes * 1e-9 / b->runtime.load_s,
-                (double)b->device_bytes * 1e-6, (double)b->host_bytes * 1e-6,
-                (unsigned long long)b->hash);
+        if (b->tests[i].skipped) continue;
+        put_csv_start(b, f, day);
+        put_csv_test(b, f, &b->tests[i]);
+    }
+    for (size_t i = 0; i < b->n_encoder; i++) {
+        const encoder_test *t = &b->encoders[i];
+        put_csv_start(b, f, day);
+        fprintf(f, "%s,%.2f,,,,,,,%.1f,%.1f,,%.3f,%.3f,%.4f,%.2f\n", t->name,
+                t->n_soft / t->median_s, (double)b->device_bytes * 1e-6,
+                (double)b->host_bytes * 1e-6, 1e3 * t->best_s, 1e3 * t->median_s, t->gflop,
+                gflop_rate(t));
     }
     bool bad = ferror(f) != 0;
     if (fclose(f) != 0 || bad) return fail(err, CARAT_E_IO, "%s: cannot be written", path);
@@ -327,7 +395,10 @@ static int run(settings *s, const char *const *args, size_t n) {
     interrupt_install(false);
     bool ok = plan(&b, args[0], &err) && run_tests(&b, args[0], &err);
     if (ok && s->json) ok = print_json(&b, &err);
-    if (ok && !s->json) print_table(&b);
+    if (ok && !s->json) {
+        print_table(&b);
+        print_encoders(&b);
+    }
     if (ok && s->csv) ok = append_csv(&b, &err);
     int code = ok ? EXIT_OK : report(&err);
     runtime_close(&b.runtime);
@@ -341,9 +412,11 @@ const command command_bench = {
     .about = "Measures how fast prompts are read (pp), how fast text is generated behind a context "
              "(tg), and loading, memory and the bandwidth of the device. GB/s are the weights read "
              "for a token; their share of the bandwidth says how much is left to gain. The hash is "
-             "over all logits and repeats on one device.",
+             "over all logits of text and repeats on one device. --encoders adds what pictures and "
+             "sounds take after a first run, which loads their encoders.",
     .examples = "  carat bench gemma4:e2b\n"
                 "  carat bench nano --device cpu --pp 128 --tg 0 --reps 1\n"
+                "  carat bench gemma4:e2b --encoders --pp none --tg none\n"
                 "  carat bench gemma4:e2b --csv bench/results/laptop.csv\n",
     .groups = {&group, &options_model},
     .min_args = 1,

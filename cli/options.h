@@ -43,6 +43,7 @@ typedef struct settings {
     /* bench */
     const char *pp, *tg, *csv;
     uint32_t reps, generate;
+    bool encoders;
     /* inspect */
     bool tensors;
     /* serve */

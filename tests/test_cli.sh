@@ -361,6 +361,14 @@ run bench nano --device cpu --pp 16 --tg 0 --generate 4 --reps 1 --csv speed.csv
 result "bench --csv appends" $?
 run bench nano --device cpu --pp 16 --tg none --reps 2 --json
 expect "bench --json" 0 '"tests":\[' '"test":"pp16"' '"logits_hash":"[0-9a-f]{16}"'
+run bench nano --device cpu --pp none --tg none --reps 1 --encoders --csv encoders.csv
+expect "bench --encoders" 0 "768 x 768 picture +256 .* 23\.8 " "30 s of sound +750 .* 4\.1 "
+grep -q 'audio30s,[0-9.]*,,,,' encoders.csv &&
+    [ "$(awk -F, '{ print NF }' speed.csv encoders.csv | sort -u)" = 20 ]
+result "bench --csv has as many columns for them" $?
+run bench nano --device cpu --pp none --tg none --reps 1 --encoders --json
+expect "bench --json of them" 0 '"test":"image768","tokens":256,' '"gflop_per_s":[1-9]' \
+    '"test":"audio30s","tokens":750,' '"prepare_ms":[0-9.]+\}\]\}'
 run bench nano --pp 12,x
 expect "bench refuses a bad list" 2 "no list of token counts"
 

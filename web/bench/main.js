@@ -59,7 +59,8 @@ function csv(r) {
         quoted(r.model.name), quoted(r.model.quantisation ?? "")];
     const tail = ["", "", "", "", r.warm.loadSeconds.toFixed(3),
         (r.model.weightBytes * 1e-9 / r.warm.loadSeconds).toFixed(3),
-        (r.memory.gpuPeakBytes * 1e-6).toFixed(1), (r.memory.heapBytes * 1e-6).toFixed(1), ""];
+        (r.memory.gpuPeakBytes * 1e-6).toFixed(1), (r.memory.heapBytes * 1e-6).toFixed(1),
+        "", "", "", "", ""];
     return r.tests.map((t) => [...head, t.test, t.tokensPerSecond.toFixed(2), ...tail].join(","))
         .join("\n");
 }

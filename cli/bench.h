@@ -1,0 +1,27 @@
+/* bench: what the files of `carat bench` share. bench.c measures the text model and prints all,
+ * bench_encoders.c measures the encoders for pictures and sounds. */
+#ifndef CARAT_CLI_BENCH_H
+#define CARAT_CLI_BENCH_H
+
+#include "cli.h"
+
+#define ENCODER_CONTEXT 1024u /* tokens that a session needs for one of these tests */
+#define MAX_REPS        100
+
+/* One encoder, of which every run gets another picture or sound. */
+typedef struct encoder_test {
+    const char *name, *title;
+    uint32_t n_soft;  /* soft tokens */
+    double gflop;     /* of products, convolutions and attention */
+    double prepare_s; /* until the patches or the spectrogram are there; median */
+    double first_s;   /* of the first run, which loads the encoder and compiles its kernels */
+    double best_s, median_s;
+} encoder_test;
+
+/* Measures what the model has, each reps times; *n of out [2]. */
+bool bench_encoders(const runtime *r, uint32_t reps, encoder_test *out, size_t *n,
+                    carat_error *err);
+/* The median of values [n], which are sorted. */
+double bench_median(double *values, uint32_t n);
+
+#endif
