@@ -67,6 +67,9 @@ export interface LoadOptions {
     powerPreference?: "high-performance" | "low-power";
     /** For URLs: false reads by range requests instead of storing the file. Default true. */
     store?: boolean;
+    /** A second file with the vision and audio encoders (llama.cpp's mmproj-*.gguf), for a model
+     * that has them there. `name`, `size` and `sha256` are of the model only. */
+    projector?: Source;
     /** The name under which a downloaded file is stored; default: the last part of the URL. */
     name?: string;
     /** Expected sha256 of the file, 64 hex digits; checked after a download. */
@@ -390,8 +393,8 @@ export class Carat {
     static load(source: Source, options?: LoadOptions): Promise<Carat>;
     /** What loading would take; reads only the file's header. */
     static estimate(source: Source, options?: Pick<LoadOptions,
-        "signal" | "contextLength" | "device" | "powerPreference" | "store" | "headers" | "base" |
-        "name">): Promise<Estimate>;
+        "signal" | "projector" | "contextLength" | "device" | "powerPreference" | "store" |
+        "headers" | "base" | "name">): Promise<Estimate>;
     /** The device that load() would use. */
     static device(options?: Pick<LoadOptions, "device" | "powerPreference" | "base">):
         Promise<DeviceInfo>;

@@ -36,9 +36,13 @@ function portable(source) {
         "{ollama: name}");
 }
 
+/** What is to be opened. @param {Source} source @param {LoadOptions} options */
+const sourcesOf = (source, {projector}) => ({source: portable(source),
+    projector: projector === undefined ? undefined : portable(projector)});
+
 /** The options that the worker sees: what can be posted to it.
  * @param {LoadOptions} options */
-function plain({onProgress, onNotice, signal, base, ...rest}) {
+function plain({onProgress, onNotice, signal, base, projector, ...rest}) {
     return rest;
 }
 
@@ -93,7 +97,7 @@ export class Carat {
     /** @param {Source} source @param {LoadOptions} [options] */
     static async load(source, options = {}) {
         checkLoad("load", options);
-        const args = {source: portable(source), options: plain(options)};
+        const args = {...sourcesOf(source, options), options: plain(options)};
         const {onNotice, onProgress, signal, base} = options;
         const remote = new Remote(base);
         remote.onNotice = onNotice;
@@ -112,7 +116,8 @@ export class Carat {
     /** @param {Source} source @param {LoadOptions} [options] */
     static async estimate(source, options = {}) {
         checkLoad("estimate", options);
-        return callOnce("estimate", {source: portable(source), options: plain(options)}, options);
+        return callOnce("estimate", {...sourcesOf(source, options), options: plain(options)},
+            options);
     }
 
     /** @param {LoadOptions} [options] */

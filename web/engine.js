@@ -254,11 +254,12 @@ export class Engine {
     }
 
     /** Reads and checks the header, the tokenizer and the configuration; no weights.
-     * @param {{path: string, system?: string | null, params?: string | null,
+     * @param {{path: string, projector?: string | null,
+     *     system?: string | null, params?: string | null,
      *     messages?: string | null, template?: "small" | "large" | null}} model
      *     params and messages are JSON texts */
-    openModel({path, system, params, messages, template}) {
-        this.#core.call("open_model", path, system, params, messages, template);
+    openModel({path, projector, system, params, messages, template}) {
+        this.#core.call("open_model", path, projector, system, params, messages, template);
     }
 
     /** Everything known about the model: name, configuration, layers, tensors, memory. */

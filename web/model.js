@@ -135,13 +135,49 @@ export async function openEngine({device = "auto", powerPreference}) {
 
 /* ---- model ---- */
 
+/** What is opened: the model, and the second file of one that has its encoders there.
+ * @typedef {{source: Source, projector?: Source}} Sources
+ * @typedef {{model: Opened, projector: Opened | null, close: () => Promise<void>}} OpenedFiles */
+
+/** @param {Sources} sources @param {LoadOptions} options @param {Call} call
+ * @param {typeof openSource} open @returns {Promise<OpenedFiles>} */
+async function openFiles({source, projector}, options, call, open) {
+    /** @type {Opened[]} */
+    const all = [];
+    const close = async () => {
+        for (const {file, release} of all) {
+            file.close?.();
+            await release();
+        }
+    };
+    try {
+        all.push(await open(source, options, call));
+        /* These say something of the model. */
+        const rest = {...options, name: undefined, size: undefined, sha256: undefined};
+        if (projector) all.push(await open(projector, rest, call));
+        return {model: all[0], projector: all[1] ?? null, close};
+    } catch (error) {
+        await close();
+        throw error;
+    }
+}
+
 /** The engine reads a file by its name; its messages say it.
- * @param {Awaited<ReturnType<typeof openEngine>>} host @param {Opened} opened */
-function openModel({engine, files}, {name, file}) {
-    const inside = name.replace(/[/\0]/g, "_");
-    files.add(inside, file);
-    engine.openModel({path: `/${inside}`});
-    return engine.describe();
+ * @param {Awaited<ReturnType<typeof openEngine>>} host @param {Opened} opened @param {string} [not]
+ * the name of another one */
+function addFile({files}, {name, file}, not) {
+    const inside = `/${name.replace(/[/\0]/g, "_")}`;
+    const path = inside === not ? `${inside}-2` : inside;
+    files.add(path.slice(1), file);
+    return path;
+}
+
+/** @param {Awaited<ReturnType<typeof openEngine>>} host @param {Pick<OpenedFiles, "model" |
+ *     "projector">} opened */
+function openModel(host, {model, projector}) {
+    const path = addFile(host, model);
+    host.engine.openModel({path, projector: projector && addFile(host, projector, path)});
+    return host.engine.describe();
 }
 
 /** @typedef {ReturnType<typeof openModel>} Description */
@@ -182,7 +218,7 @@ async function checkBeforehand(source, options, call, host) {
     let opened = null, why = null;
     try {
         opened = await openHeader(source, options, call);
-        why = obstacle(host.engine, openModel(host, opened), options);
+        why = obstacle(host.engine, openModel(host, {model: opened, projector: null}), options);
     } catch {
         /* If that matters, the download or the opening says so. */
     } finally {
@@ -192,25 +228,25 @@ async function checkBeforehand(source, options, call, host) {
     if (why) throw why;
 }
 
-/** @param {Source} source @param {LoadOptions} options @param {Call} call */
-export async function openHere(source, options, call) {
+/** @param {Sources} sources @param {LoadOptions} options @param {Call} call */
+export async function openHere(sources, options, call) {
     const host = await openEngine(options);
-    /** @type {Opened | null} */
+    /** @type {OpenedFiles | null} */
     let opened = null;
     const close = async () => {
         host.engine.close();
         host.gpu?.close();
-        opened?.file.close?.();
-        await opened?.release();
+        await opened?.close();
     };
     try {
-        await checkBeforehand(source, options, call, host);
-        opened = await openSource(source, options, call);
-        call.onProgress({phase: "open", done: 0, total: opened.file.size, rate: 0});
+        await checkBeforehand(sources.source, options, call, host);
+        opened = await openFiles(sources, options, call, openSource);
+        const {size} = opened.model.file;
+        call.onProgress({phase: "open", done: 0, total: size, rate: 0});
         const about = openModel(host, opened);
         const why = obstacle(host.engine, about, options);
         if (why) throw why;
-        return {...host, about, fileBytes: opened.file.size, close,
+        return {...host, about, fileBytes: size, close,
             cpuWillDo: about.memory.weights <= CPU_WEIGHTS || options.device === "cpu"};
     } catch (error) {
         await close();
@@ -251,28 +287,30 @@ async function openEngineOrCpu(options) {
     }
 }
 
-/** @param {Source} source @param {LoadOptions} options @param {Call} call
+/** @param {Sources} sources @param {LoadOptions} options @param {Call} call
  * @returns {Promise<import("./carat.js").Estimate>} */
-export async function estimate(source, options, call) {
+export async function estimate(sources, options, call) {
     const {host, noDevice} = await openEngineOrCpu(options);
-    const opened = await openHeader(source, options, call);
+    const opened = await openFiles(sources, options, call, openHeader);
     try {
         const about = openModel(host, opened), onGpu = host.engine.device().isGpu;
         const context = contextOf(about, options);
         const all = allBytes(about, context);
-        const missing = await downloadBytes(source, options, opened.file.size);
+        const {model, projector} = opened, fileBytes = model.file.size;
+        const missing = await downloadBytes(sources.source, options, fileBytes) +
+            (sources.projector && projector ? await downloadBytes(sources.projector,
+                {...options, name: undefined}, projector.file.size) : 0);
         const free = missing ? (await store.storage()).free : 0;
         const reason = noDevice ?? obstacle(host.engine, about, options)?.message ??
             (missing > free ? `${bytes(missing)} are to be downloaded, and this page may store ` +
                 `${bytes(free)} more` : null);
         const {name, sizeLabel, quantisation, parameters, maxContextLength, vision, audio} =
-            modelInfo(about, opened.file.size, context);
+            modelInfo(about, fileBytes, context);
         return {name, sizeLabel, quantisation, parameters, vision, audio,
-            fileBytes: opened.file.size, downloadBytes: missing, gpuBytes: onGpu ? all : 0,
+            fileBytes, downloadBytes: missing, gpuBytes: onGpu ? all : 0,
             hostBytes: host.engine.heapBytes() + (onGpu ? STAGING : all),
             contextLength: context, maxContextLength, fits: reason === null, reason};
     } finally {
-        opened.file.close?.();
-        await opened.release();
+        await opened.close();
     }
 }

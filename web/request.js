@@ -42,6 +42,7 @@ const is = {
     text: [isText, "text"],
     list: [Array.isArray, "a list"],
     object: [isObject, "an object"],
+    some: [(v) => v !== null, "a source of a model"],
     call: [(v) => typeof v === "function", "a function"],
     stop: [(v) => [v].flat().every((s) => isText(s) && s !== ""), "text or a list of texts"],
     logprobs: [(v) => typeof v === "boolean" || (isWhole(v) && Number(v) <= 20),
@@ -74,7 +75,8 @@ const generateRules = {...answerRules, specials: is.flag};
 /** @type {Record<string, Rule>} */
 const loadRules = {onProgress: is.call, onNotice: is.call, signal: is.signal,
     contextLength: is.context, device: is.device, powerPreference: is.power, store: is.flag,
-    name: is.text, sha256: is.sha256, size: is.count, headers: is.headers, base: is.url};
+    projector: is.some, name: is.text, sha256: is.sha256, size: is.count, headers: is.headers,
+    base: is.url};
 
 /** Checks options by rules; undefined is absent.
  * @param {string} what @param {unknown} options @param {Record<string, Rule>} rules */

@@ -101,12 +101,13 @@ EXPORT(void, close, void) {
     device = NULL;
 }
 
-EXPORT(bool, open_model, const char *path, const char *system, const char *params,
-       const char *messages, const char *template) {
+EXPORT(bool, open_model, const char *path, const char *projector, const char *system,
+       const char *params, const char *messages, const char *template) {
     carat_session_free(session);
     session = NULL;
     carat_engine_close(engine);
     engine = carat_engine_open(&(carat_engine_desc){.path = path,
+                                                    .projector = projector,
                                                     .system = system,
                                                     .params = params,
                                                     .messages = messages,

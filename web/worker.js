@@ -126,15 +126,15 @@ async function finish(job, call, phase) {
 
 /** @type {Record<string, (args: any, call: Call) => unknown>} */
 const ops = {
-    async load({source, options}, call) {
-        host = await openHere(source, options, call);
+    async load({options, ...sources}, call) {
+        host = await openHere(sources, options, call);
         const {engine, gpu, about, fileBytes} = host;
         await finish(engine.load(), call, "load");
         engine.createSession(options.contextLength);
         return {model: modelInfo(about, fileBytes, engine.context()),
             device: deviceInfo(engine, gpu)};
     },
-    estimate: ({source, options}, call) => estimate(source, options, call),
+    estimate: ({options, ...sources}, call) => estimate(sources, options, call),
     async device({options}) {
         const {engine, gpu} = await openEngine(options);
         return deviceInfo(engine, gpu);

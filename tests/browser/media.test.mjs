@@ -173,7 +173,7 @@ browserTest("several parts keep their order, a second turn finds them computed",
         assert.equal(r.again.text, r.seen.text);
         assert.ok(r.mixed > 64 + 20 + 60, `${r.mixed}`);
         const phases = [...new Set(r.progress.map((p) => p.phase))];
-        assert.deepEqual(phases, ["encode", "prompt"]);
+        assert.deepEqual(phases, ["load", "encode", "prompt"]); // the encoder, on first use
         assert.ok(r.progress.every((p) => p.done <= p.total && p.total > 0));
     }, {routes});
 
@@ -232,7 +232,7 @@ browserTest("bad pictures and sounds: one sentence that names the part", async (
         const silence = new Float32Array(16000);
         return {
             pixel: await image(await png(1, 1)),
-            line: await image(await png(3000, 1)),
+            line: await image(await png(10000, 3)),
             zip: await image(zip),
             empty: await image(new Blob([])),
             header: await image(jpeg.slice(0, 20)),
@@ -271,6 +271,51 @@ browserTest("bad pictures and sounds: one sentence that names the part", async (
         assert.match(r[name][1], /^messages\[0\]: content\[1\]: /, name);
 }, {routes, allow: [/media-src blocked blob|Loading media/]});
 
+browserTest("cancelled while it is encoded, and again from the start", async ({inCarat}) => {
+    const r = await withNano(inCarat, async (carat, star) => {
+        const image = await (await fetch(`/golden/${star.file}`)).blob();
+        const messages = [{role: "user", content: [{type: "image", image},
+            {type: "text", text: star.question}]}];
+        const stop = new AbortController(), phases = [];
+        const first = await carat.chat({messages, imageTokens: 1120, signal: stop.signal,
+            onProgress: ({phase}) => {
+                if (phase === "encode") stop.abort();
+                phases.push(phase);
+            }}).result();
+        const {text} = await carat.chat({messages, imageTokens: 70, temperature: 0}).result();
+        return {first, phases, text};
+    }, star, {...onCpu, contextLength: 2048});
+    assert.deepEqual([r.first.finishReason, r.first.text], ["aborted", ""]);
+    assert.deepEqual([...new Set(r.phases)], ["load", "encode"]);
+    assert.equal(r.text, star.want);
+}, {routes});
+
+const family = {"/family/*": (req, res, url) =>
+    sendFile(req, res, `${repository}tests/golden/family/${url.pathname.slice(8)}`)};
+
+browserTest("encoders in a second file", async ({inCarat}) => {
+    const r = await inCarat(async ({Carat}) => {
+        const options = {device: "cpu", store: false, contextLength: 512,
+            projector: "/family/e4b-mmproj.gguf"};
+        const plan = await Carat.estimate("/family/e4b.gguf", options);
+        const carat = await Carat.load("/family/e4b.gguf", options);
+        const {usage} = await carat.chat({messages: [{role: "user",
+            content: [{type: "image", image: new ImageData(96, 96)}]}], imageTokens: 70,
+            maxTokens: 2}).result();
+        const {vision, encoderBytes} = carat.model;
+        await carat.close();
+        const fail = (projector) => Carat.load("/family/e4b.gguf", {...options, projector})
+            .catch((e) => [e.code, e.message]);
+        return {plan, usage, vision, encoderBytes, other: await fail("/models/nano.gguf"),
+            none: await fail("/family/e4b.gguf"), wrong: await fail(7)};
+    });
+    assert.deepEqual([r.plan.vision, r.plan.fits, r.vision], [true, true, true]);
+    assert.ok(r.encoderBytes > 0 && r.usage.promptTokens > 60, JSON.stringify(r));
+    assert.match(r.other[1], /another model: its soft tokens are 256 .* 128/);
+    assert.match(r.none[1], /no projector/);
+    assert.equal(r.wrong[0], "argument");
+}, {routes: family});
+
 browserTest("a model without encoders says so", async ({inCarat}) => {
     const r = await inCarat(async ({Carat}) => {
         const carat = await Carat.load("/family/e4b.gguf", {device: "cpu", store: false,
@@ -285,8 +330,7 @@ browserTest("a model without encoders says so", async ({inCarat}) => {
     assert.deepEqual(r.model, {vision: false, audio: false, encoderBytes: 0});
     assert.equal(r.error[0], "unsupported");
     assert.match(r.error[1], /has no vision encoder/);
-}, {routes: {"/family/*": (req, res, url) =>
-    sendFile(req, res, `${repository}tests/golden/family/${url.pathname.slice(8)}`)}});
+}, {routes: family});
 
 // ---- large ones, and videos ----
 

@@ -212,8 +212,8 @@ export class Answer {
         if (!p || p.done >= p.total) return "";
         const asked = question(chat.current, this.turn)?.media ?? [];
         const heard = asked.length && asked.every((m) => m.kind === "audio");
-        const does = {encode: heard ? "Listening" : "Looking", prompt: "Reading"};
-        const word = does[/** @type {"encode" | "prompt"} */ (p.phase)];
+        const does = {load: "Loading", encode: heard ? "Listening" : "Looking", prompt: "Reading"};
+        const word = does[/** @type {keyof does} */ (p.phase)];
         return word ? `${word}: ${percent(p.done, p.total)}` : "";
     }
 
