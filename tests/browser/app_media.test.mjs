@@ -149,7 +149,7 @@ browserTest("what is no picture, what is too much, and what the model has no sen
         };
         await say([file(star, "image/png")], /cannot see pictures: choose a model that can\.$/);
         await say([zip], "cat.wav is no sound that this browser can read.");
-        await say([{ name: "a.zip", type: "", base64: "" }], /a\.zip is neither a picture nor a/);
+        await say([{ name: "a.zip", type: "", base64: "" }], /a\.zip is no picture, sound, video or/);
         assert.equal(await attached(page).count(), 0);
         assert.equal(await page.getByRole("button", { name: "Take a picture" }).count(), 0);
         assert.equal(await page.getByRole("button", { name: "Record", exact: true }).count(), 1);
@@ -284,6 +284,18 @@ browserTest("a video becomes frames", async ({ page, site }) => {
     });
     assert.deepEqual([type, frames, times], ["video", true, [0, 2]]);
 }, { ...faked(), csp: `${strictCsp}; media-src 'self' blob:` });
+
+browserTest("a model that is dropped is loaded, with its second file, not attached",
+    async ({ page, site, until }) => {
+        await openFaked(page, site, {});
+        const empty = (name) => ({ name, type: "", base64: "" });
+        await give(page, "drop", "#main", [empty("mmproj-E4B.gguf"), empty("gemma-E4B.gguf")]);
+        await until("the model", async () =>
+            /^gemma-E4B/.test(await page.locator("#model-button").innerText()));
+        assert.equal(await attached(page).count(), 0);
+        assert.equal(await page.locator(".notice").count(), 0);
+        assert.equal(await page.evaluate(() => globalThis.fake.projector), "mmproj-E4B.gguf");
+    }, faked());
 
 // ---- how it looks ----
 

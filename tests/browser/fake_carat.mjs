@@ -89,7 +89,8 @@ export class Carat {
         return {frames: [canvas.transferToImageBitmap(), await createImageBitmap(canvas)],
             times: [0, 2]};
     }
-    static async load(source, {onProgress, onNotice}) {
+    static async load(source, {onProgress, onNotice, projector}) {
+        plan.projector = projector?.name;
         onProgress({phase: "load", done: 1, total: 2, rate: 1});
         await pause(plan.loading ?? 20);
         if (plan.fail?.load && !(source instanceof Uint8Array)) throw thrown(plan.fail.load);

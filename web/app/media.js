@@ -31,6 +31,9 @@ export function kindOf(file) {
         kinds.find((kind) => endings[kind].test(file.name)) ?? null;
 }
 
+/** @param {File} file */
+export const isModel = (file) => /\.gguf$/i.test(file.name);
+
 /* ---- from files ---- */
 
 /** @param {ImageBitmap} bitmap @returns {Promise<Blob>} */

@@ -8,7 +8,8 @@ import {Carat} from "../carat/carat.js";
 import {nanoBytes} from "./nano.js";
 import {settings} from "./settings.js";
 
-/** @typedef {{kind: "nano" | "opfs" | "ollama" | "file", name?: string, file?: File}} Choice */
+/** @typedef {{kind: "nano" | "opfs" | "ollama" | "file", name?: string, file?: File,
+ *     projector?: File}} Choice projector: of a model that has its encoders in a second file */
 
 /** @param {Choice} choice what it is called on the page */
 export function nameOf(choice) {
@@ -120,7 +121,9 @@ class Model extends EventTarget {
         };
         const options = {...settings.loadOptions(), onProgress, onNotice, signal};
         if (choice.kind === "nano") return Carat.load(await nanoBytes(onProgress, signal), options);
-        if (choice.kind === "file") return Carat.load(/** @type {File} */ (choice.file), options);
+        if (choice.kind === "file")
+            return Carat.load(/** @type {File} */ (choice.file),
+                {...options, projector: choice.projector});
         const name = choice.name ?? "";
         return Carat.load(choice.kind === "opfs" ? {opfs: name} : {ollama: name}, options);
     }

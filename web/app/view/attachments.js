@@ -6,7 +6,7 @@
 // @ts-check
 
 import {announce, byId, el, fill, icon, iconButton} from "../dom.js";
-import {kindOf, readMedium} from "../media.js";
+import {isModel, kindOf, readMedium} from "../media.js";
 import {model, sentence} from "../model.js";
 import {mediumElement} from "./medium.js";
 import {hasCamera, takePicture} from "./camera.js";
@@ -73,7 +73,7 @@ function show() {
 /** Why the model cannot be given it, or null. @param {File} file */
 function refusal(file) {
     const kind = kindOf(file), {vision, audio} = senses();
-    if (!kind) return `${file.name} is neither a picture nor a sound nor a video.`;
+    if (!kind) return `${file.name} is no picture, sound, video or GGUF file.`;
     if (!model.carat) return "Wait until the model is loaded.";
     if (kind === "audio" ? audio : vision) return null;
     const what = {image: "see pictures", audio: "hear", video: "see videos"}[kind];
@@ -134,6 +134,7 @@ async function fromMicrophone() {
 /** @param {DragEvent} e whether it brings files */
 const brings = (e) => Boolean(e.dataTransfer?.types.includes("Files"));
 
+/** Models that are dropped are models.js's. */
 function listenToDrops() {
     addEventListener("dragover", (e) => {
         if (!brings(e)) return;
@@ -148,8 +149,9 @@ function listenToDrops() {
         hint.hidden = true;
         if (!brings(e)) return;
         e.preventDefault();
-        attach([...(e.dataTransfer?.files ?? [])]);
-        field.focus();
+        const files = [...(e.dataTransfer?.files ?? [])].filter((f) => !isModel(f));
+        attach(files);
+        if (files.length) field.focus();
     });
 }
 

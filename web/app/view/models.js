@@ -8,6 +8,7 @@ import {Carat} from "../../carat/carat.js";
 import {announce, arrange, byId, el, fill, icon, iconButton} from "../dom.js";
 import {downloads} from "../downloads.js";
 import {bytes, parameters, percent, progress} from "../format.js";
+import {isModel} from "../media.js";
 import {deviceName, explain, model, sentence} from "../model.js";
 import {confirmDialog, openDialog, prepareDialog} from "./dialog.js";
 import {notice} from "./notices.js";
@@ -225,21 +226,18 @@ async function checkAddress() {
     }
 }
 
-/** @param {File | undefined} file */
-function useFile(file) {
-    if (file) use({kind: "file", name: file.name, file});
+/** A model, and if it has its encoders in a second file, that one, too. @param {File[]} given */
+function useFiles(given) {
+    const projector = given.length > 1 && given.find((f) => /mmproj|projector/i.test(f.name));
+    const file = given.find((f) => f !== projector);
+    if (file) use({kind: "file", name: file.name, file, projector: projector || undefined});
 }
 
+/** Other files than models are attachments.js's. */
 function acceptDrops() {
-    addEventListener("dragover", (e) => {
-        if (e.dataTransfer?.types.includes("Files")) e.preventDefault();
-    });
     addEventListener("drop", (e) => {
-        const file = e.dataTransfer?.files[0];
-        if (!file) return;
-        e.preventDefault();
-        if (/\.gguf$/i.test(file.name)) useFile(file);
-        else notice(`${file.name} is not a GGUF file.`, {kind: "error"});
+        const models = [...(e.dataTransfer?.files ?? [])].filter((f) => isModel(f));
+        if (models.length) useFiles(models);
     });
 }
 
@@ -254,7 +252,7 @@ export function startModels() {
     prepareDialog(dialog);
     byId("pick-file").addEventListener("click", () => files.click());
     files.addEventListener("change", () => {
-        useFile(files.files?.[0]);
+        useFiles([...(files.files ?? [])]);
         files.value = "";
     });
     byId("url-form").addEventListener("submit", (/** @type {Event} */ e) => {
