@@ -130,6 +130,7 @@ const char *ask_text(arena *a, const json *v) {
 bool ask_messages(task *t, const json *messages, carat_error *err) {
     if (!messages || messages->kind != JSON_ARRAY)
         return fail(err, CARAT_E_ARGUMENT, "messages: not a list");
+    if (messages->n == 0) return fail(err, CARAT_E_ARGUMENT, "messages: there are none");
     buf b = {0};
     bool ok = true;
     t->media = arena_alloc(t->memory, 1, sizeof *t->media);

@@ -311,8 +311,8 @@ browserTest("errors have a code, and the next call works", async ({inCarat}) => 
         download: "argument", specials: "argument", ids: Array(5).fill("argument"),
         n: "unsupported", stream: "context", source: "argument", missing: "not-found",
         notStored: "not-found", garbage: "format", context: "argument", session: "not-found",
-        name: "argument", half: "argument", after: "23 + 45 = 68.", late: ["closed", "closed", "closed"],
-        closed: "closed"});
+        name: "argument", half: "argument", after: "23 + 45 = 68.",
+        late: ["closed", "closed", "closed"], closed: "closed"});
 }, {allow: [/404/]});
 
 browserTest("a full context: the oldest turns go, with a notice", async ({inCarat}) => {

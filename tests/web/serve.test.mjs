@@ -233,6 +233,7 @@ if (!existsSync(carat)) {
         assert.equal(missing.code, "model_not_found");
         assert.match(missing.message, /gpt-4o/);
         for (const [request, what] of [[{}, /messages/], [{messages: "x"}, /messages/],
+            [{messages: []}, /messages/],
             [{messages: [{role: "pope", content: "x"}]}, /role|pope/],
             [{messages, temperature: "hot"}, /temperature/], [{messages, top_p: 2}, /top_p/],
             [{messages, n: 3}, /n:/], [{messages, max_tokens: 0}, /max_tokens/],
