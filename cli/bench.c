@@ -1,5 +1,5 @@
 /* bench: how fast a model runs here. Prompts of several lengths, generation at several depths of
- * context, encoders, loading, memory, and all of it beside the bandwidth that this device really has.
+ * context, encoders, loading, memory, and all beside the bandwidth that this device really has.
  *
  * The tokens are pseudo-random and always the same, and sampling is greedy: so the hash of all
  * logits repeats on one device.
