@@ -149,7 +149,7 @@ browserTest("what is no picture, what is too much, and what the model has no sen
         };
         await say([file(star, "image/png")], /cannot see pictures: choose a model that can\.$/);
         await say([zip], "cat.wav is no sound that this browser can read.");
-        await say([{ name: "a.zip", type: "", base64: "" }], /a\.zip is no picture, sound, video or/);
+        await say([{ name: "a.zip", type: "", base64: "" }], /a\.zip is no picture, sound, video/);
         assert.equal(await attached(page).count(), 0);
         assert.equal(await page.getByRole("button", { name: "Take a picture" }).count(), 0);
         assert.equal(await page.getByRole("button", { name: "Record", exact: true }).count(), 1);
@@ -239,6 +239,24 @@ browserTest("encoding is shown while it goes on", async ({ page, site }) => {
     await page.getByText(/^Looking: \d+ %$/).waitFor();
     await answered(page);
 }, faked());
+
+browserTest("how closely pictures are looked at is a setting", async ({ page }) => {
+    await greedy(page);
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.getByLabel("Pictures").selectOption("At a glance");
+    await page.keyboard.press("Escape");
+    await give(page, "paste", "#ask", [file(star, "image/png")]);
+    await attached(page).locator("canvas").waitFor();
+    await ask(page, "What shape is brown?");
+    assert.equal(await answered(page), "The star is brown.");
+    await page.getByRole("button", { name: "Settings" }).click();
+    assert.equal(await page.getByLabel("Pictures").inputValue(), "70");
+    await page.getByLabel("Pictures").selectOption("As usual");
+    const kept = await page.evaluate(() => JSON.parse(localStorage.getItem("carat.settings")));
+    assert.equal(kept.imageTokens, null);
+    await accessible(page, "settings");
+    await screenshot(page, "settings-media-1280");
+}, view);
 
 browserTest("export and import bring pictures along", async ({ page, site, until }) => {
     await page.addInitScript(() => {

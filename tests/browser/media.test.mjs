@@ -332,6 +332,18 @@ browserTest("a model without encoders says so", async ({inCarat}) => {
     assert.match(r.error[1], /has no vision encoder/);
 }, {routes: family});
 
+browserTest("a picture and a recording on the GPU", async ({inCarat}) => {
+    const texts = await withNano(inCarat, async (carat, {star, said}) => {
+        const file = async (name) => (await fetch(`/golden/${name}`)).blob();
+        const ask = async (part, text) => (await carat.chat({temperature: 0, imageTokens: 70,
+            messages: [{role: "user", content: [part, {type: "text", text}]}]}).result()).text;
+        return [await ask({type: "image", image: await file(star.file)}, star.question),
+            await ask({type: "audio", audio: await file(said.file)}, said.question)];
+    }, {star, said}, {...onCpu, device: "gpu"});
+    assert.deepEqual(texts, [star.want, said.want]);
+}, {routes, skip: process.env.TEST_GPU !== "real" &&
+    "NO REAL GPU (TEST_GPU=real): a software one compiles the encoders' kernels for minutes"});
+
 // ---- large ones, and videos ----
 
 browserTest("a photograph and 30 s of sound: the heap stays below 64 MB", async ({inCarat}) => {

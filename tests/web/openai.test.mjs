@@ -96,7 +96,8 @@ test("a conversation with tools reaches the engine in its own shape", () => {
 test("pictures and sounds: a sign in the message, the data beside it", () => {
     const url = "data:text/plain;base64,QUJD";
     const content = [{type: "image_url", image_url: {url, detail: "high"}},
-        {type: "text", text: "?"}, {type: "input_audio", input_audio: {data: "QUJD", format: "wav"}}];
+        {type: "text", text: "?"},
+        {type: "input_audio", input_audio: {data: "QUJD", format: "wav"}}];
     const {messages, media, imageTokens} = chatRequest(chatOptions({image_tokens: 140,
         messages: [{role: "user", content}]}));
     assert.deepEqual(messages[0].content,

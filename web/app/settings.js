@@ -15,6 +15,7 @@ export const defaults = {
     /** @type {number | null} */ seed: null,
     /** @type {number | null} */ maxTokens: null,
     /** @type {number | null} */ contextLength: null,
+    /** @type {number | null} */ imageTokens: null,
     thinking: false,
     tools: false,
     /** @type {"auto" | "gpu" | "cpu"} */ device: "auto",
@@ -50,6 +51,7 @@ function clean(raw) {
         const n = raw[name];
         if (typeof n === "number" && n >= min && n <= max) /** @type {any} */ (values)[name] = n;
     }
+    if ([70, 140, 280, 560, 1120].includes(raw.imageTokens)) values.imageTokens = raw.imageTokens;
     if (typeof raw.system === "string") values.system = raw.system;
     for (const name of ["thinking", "tools", "told"])
         if (typeof raw[name] === "boolean") /** @type {any} */ (values)[name] = raw[name];
@@ -83,8 +85,9 @@ class Settings extends EventTarget {
 
     /** The options of carat.chat() that were chosen. */
     answerOptions() {
-        const {temperature, topK, topP, minP, seed, maxTokens, thinking} = this.values;
-        const chosen = Object.entries({temperature, topK, topP, minP, seed, maxTokens})
+        const {thinking, ...all} = this.values;
+        const {temperature, topK, topP, minP, seed, maxTokens, imageTokens} = all;
+        const chosen = Object.entries({temperature, topK, topP, minP, seed, maxTokens, imageTokens})
             .filter(([, value]) => value !== null);
         return {...Object.fromEntries(chosen), thinking};
     }

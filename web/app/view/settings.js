@@ -54,13 +54,14 @@ function switchField(name, label, help) {
         el("p", {class: "help", id: `help-${name}`}, help));
 }
 
-/** @param {"device" | "theme"} name @param {string} label @param {[string, string][]} options
- * @param {string} help */
-function choiceField(name, label, options, help) {
+/** @param {"device" | "theme" | "imageTokens"} name @param {string} label
+ * @param {[string, string][]} options @param {string} help
+ * @param {(value: string) => any} [read] what is kept of an option's value */
+function choiceField(name, label, options, help, read = (value) => value) {
     const select = el("select", {class: "input", id: `set-${name}`},
         options.map(([value, text]) => el("option", {value}, text)));
-    select.value = settings.values[name];
-    select.addEventListener("change", () => settings.set({[name]: select.value}));
+    select.value = settings.values[name] ?? "";
+    select.addEventListener("change", () => settings.set({[name]: read(select.value)}));
     return el("div", {class: "field"}, el("label", {for: select.id}, label), select,
         help && el("p", {class: "help"}, help));
 }
@@ -151,6 +152,10 @@ function show() {
         section("Sampling", ...sampling.map(([name, rule]) => numberField(name, rule)),
             resetField()),
         section("Engine", ...context.map(([name, rule]) => numberField(name, rule)),
+            choiceField("imageTokens", "Pictures", [["70", "At a glance"], ["140", "Quickly"],
+                ["", "As usual"], ["560", "Closely"], ["1120", "Very closely"]],
+            "Closer sees smaller things, takes longer and more of the context.",
+            (value) => Number(value) || null),
             choiceField("device", "Device", [["auto", "Automatic"], ["gpu", "GPU"],
                 ["cpu", "CPU"]], "Automatic: the GPU where there is a real one, or else the CPU.")),
         section("Appearance", choiceField("theme", "Colours", [["auto", "As the system"],
