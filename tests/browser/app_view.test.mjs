@@ -207,6 +207,33 @@ browserTest("failures are one sentence with what to do", async ({ page, site }) 
     assert.equal(await page.locator("#model-button .model-name").innerText(), "nano");
 }, faked());
 
+browserTest("an engine that stopped is replaced", async ({ page, site, until }) => {
+    await openFaked(page, site, { answers: {
+        broken: [{ error: { code: "internal", message: "carat stopped: unreachable" } }] } });
+    await ask(page, "broken");
+    await answered(page);
+    assert.equal(await lastAnswer(page).locator(".problem").innerText(),
+        "Carat stopped: unreachable. The model is loaded again; then try again.");
+    await until("another engine", () => page.evaluate(() => globalThis.fake.loads === 2));
+    await ask(page, "again");
+    assert.equal(await answered(page), "You said: again");
+}, faked());
+
+browserTest("long names of tools and long words stay within the page", async ({ page, site }) => {
+    const long = "word".repeat(100);
+    await openFaked(page, site, { answers: { [long]: [
+        { type: "thinking", text: long }, { type: "text", text: `${long} \`${long}\`` },
+        { type: "toolCall", toolCall: { id: "1", name: long, arguments: { [long]: long } } },
+    ], tool: [{ type: "text", text: "Done" }] } });
+    await ask(page, long);
+    await page.locator(".answer p", { hasText: "Done" }).waitFor();
+    await page.locator(".thinking summary").click();
+    await page.locator(".call summary").click();
+    const [inner, outer] = await page.locator("#scroller")
+        .evaluate((e) => [e.scrollWidth, e.clientWidth]);
+    assert.equal(inner, outer);
+}, faked({ context: { viewport: phone } }));
+
 browserTest("without WebGPU the CPU answers, and it is said", async ({ page, site }) => {
     await page.addInitScript(() => delete Navigator.prototype.gpu);
     const device = { name: "CPU", kind: "cpu", backend: "", features: [] };

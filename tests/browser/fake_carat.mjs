@@ -31,7 +31,7 @@ function* pieces(part) {
 }
 
 const textOf = (content) => typeof content === "string" ? content
-    : content.filter((part) => part.type === "text").map((part) => part.text).join("");
+    : [content].flat().map((part) => (part.type === "text" ? part.text : "")).join("");
 
 async function* chat({messages, signal, onProgress}) {
     const asked = messages.at(-1), said = textOf(asked.content);
@@ -91,6 +91,7 @@ export class Carat {
     }
     static async load(source, {onProgress, onNotice, projector}) {
         plan.projector = projector?.name;
+        plan.loads = (plan.loads ?? 0) + 1;
         onProgress({phase: "load", done: 1, total: 2, rate: 1});
         await pause(plan.loading ?? 20);
         if (plan.fail?.load && !(source instanceof Uint8Array)) throw thrown(plan.fail.load);

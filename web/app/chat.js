@@ -197,6 +197,7 @@ class Chat extends EventTarget {
             await this.#stream(c, turn, carat, stop.signal);
         } catch (error) {
             this.#fail(turn, error, stop.signal);
+            model.replaceBroken(error);
         }
         turn.finish ??= "stop";
         this.#active.delete(c.id);

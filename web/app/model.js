@@ -39,6 +39,7 @@ function advice(error) {
     case "memory": return " Choose a smaller model or a shorter context in the settings.";
     case "busy": return " Close carat's other tabs and try again.";
     case "network": return " Check the connection and try again: it goes on where it stopped.";
+    case "internal": return " The model is loaded again; then try again.";
     case "device": return " Choose the CPU in the settings, or try another browser.";
     default: return "";
     }
@@ -138,6 +139,11 @@ class Model extends EventTarget {
     /** Loads the present one again, with other settings. */
     reload() {
         return this.use(this.choice);
+    }
+
+    /** After a fault of its own the engine answers nothing any more. @param {any} error */
+    replaceBroken(error) {
+        if (error?.code === "internal" && this.state === "ready") this.reload();
     }
 
     /** Waits until there is one. @param {AbortSignal} signal @returns {Promise<any>} */
