@@ -54,15 +54,19 @@ async function openStored(name, signal) {
     }
 }
 
+/** Whether a URL's file is stored before it is used.
+ * @param {LoadOptions} options */
+const storesFirst = ({store: wanted}) =>
+    wanted ?? Boolean(navigator.storage?.getDirectory);
+
 /** Stored first, unless the page does not want that or the browser has no place for it.
  * @param {string} url @param {LoadOptions} options @param {Call} call @returns {Promise<Opened>} */
 async function openAddress(url, options, {signal, onProgress, onNotice}) {
-    const {store: wanted = true, name, size, sha256, headers} = options;
+    const {name, size, sha256, headers} = options;
     const inPlace = async () =>
         ({name: name ?? nameOf(new URL(url)),
         file: await openUrl(url, {headers, signal}), release: nothing});
-    if (!wanted || (options.store === undefined && !navigator.storage?.getDirectory))
-        return inPlace();
+    if (!storesFirst(options)) return inPlace();
     const stored = await store.download(url, {name, size, sha256, headers, signal, onProgress,
         onNotice});
     return openStored(stored.name, signal);
@@ -272,7 +276,7 @@ export function modelInfo(about, fileBytes, context) {
 /** Bytes of a URL's file that are not stored yet.
  * @param {Source} source @param {LoadOptions} options @param {number} size */
 async function downloadBytes({url}, options, size) {
-    if (url === undefined || options.store === false) return 0;
+    if (url === undefined || !storesFirst(options)) return 0;
     return size - ((await findStored(url, options))?.bytes ?? 0);
 }
 

@@ -46,14 +46,20 @@ export function nameOf(url) {
     return storedName(/[\p{L}\p{N}]/u.test(last) ? last : "model.gguf");
 }
 
-/** @param {"models" | "records" | "sessions"} kind */
-export async function folder(kind) {
-    if (!navigator.storage?.getDirectory)
+/** What browsers give only to pages that came by https or from localhost. */
+export function storageHere() {
+    if (!navigator.storage?.getDirectory || !navigator.locks)
         throw new CaratError("unsupported",
             "nothing can be stored here: the browser has no private file system, or the page " +
             "came neither by https nor from localhost");
+    return navigator.storage;
+}
+
+/** @param {"models" | "records" | "sessions"} kind */
+export async function folder(kind) {
+    const storage = storageHere();
     try {
-        const root = await navigator.storage.getDirectory();
+        const root = await storage.getDirectory();
         const carat = await root.getDirectoryHandle("carat", {create: true});
         return await carat.getDirectoryHandle(kind, {create: true});
     } catch (cause) {
@@ -155,6 +161,7 @@ export async function writeRecord(record) {
  */
 export function lock(what, name, {mode = "exclusive", ifAvailable = false, signal} = {}) {
     return new Promise((resolve, reject) => {
+        storageHere();
         const options = ifAvailable ? {mode, ifAvailable} : {mode, signal};
         const ended = navigator.locks.request(`carat:${what}:${name}`, options, (held) => {
             if (!held) return resolve(null);

@@ -6,8 +6,8 @@
 // worker, because only workers write with sync access handles; the rest works anywhere.
 // @ts-check
 import {CaratError} from "./errors.js";
-import {deleteFile, find, findFile, folder, lock, nameOf, readRecord, storedName, writeRecord}
-    from "./opfs.js";
+import {deleteFile, find, findFile, folder, lock, nameOf, readRecord, storageHere, storedName,
+    writeRecord} from "./opfs.js";
 import {Transfer} from "./transfer.js";
 
 export {find, nameOf} from "./opfs.js";
@@ -74,14 +74,14 @@ async function forget(name) {
 
 /** @returns {Promise<import("./carat.d.ts").Storage>} */
 export async function storage() {
-    const {usage = 0, quota = 0} = await navigator.storage.estimate();
-    return {used: usage, free: Math.max(0, quota - usage),
-        persistent: await navigator.storage.persisted()};
+    const manager = storageHere();
+    const {usage = 0, quota = 0} = await manager.estimate();
+    return {used: usage, free: Math.max(0, quota - usage), persistent: await manager.persisted()};
 }
 
 /** Asks the browser to keep what is stored; true when it promised. Only a page can ask. */
 export async function persist() {
-    const manager = /** @type {any} */ (navigator.storage);
+    const manager = /** @type {any} */ (storageHere());
     return await manager.persisted() || Boolean(await manager.persist?.());
 }
 

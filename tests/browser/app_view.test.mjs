@@ -227,7 +227,7 @@ browserTest("long names of tools and long words stay within the page", async ({ 
     ], tool: [{ type: "text", text: "Done" }] } });
     await ask(page, long);
     await page.locator(".answer p", { hasText: "Done" }).waitFor();
-    await page.locator(".thinking summary").click();
+    await page.locator(".thinking summary").first().click();
     await page.locator(".call summary").click();
     const [inner, outer] = await page.locator("#scroller")
         .evaluate((e) => [e.scrollWidth, e.clientWidth]);

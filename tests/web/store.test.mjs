@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { createHash, webcrypto } from "node:crypto";
 import { test } from "node:test";
 import { bytes, nameOf, storedName } from "../../web/opfs.js";
+import { download, list, persist, remove, storage } from "../../web/store.js";
 import { Sha256 } from "../../web/sha256.js";
 import { Transfer } from "../../web/transfer.js";
 
@@ -47,6 +48,19 @@ test("sha256 knows lengths of more than 512 MB", () => {
 });
 
 /* ---- names ---- */
+
+test("where a page may store nothing, that is what every call says", async () => {
+    const own = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+    Object.defineProperty(globalThis, "navigator", { value: {}, configurable: true });
+    try {
+        for (const call of [list, storage, persist, () => remove("a"),
+            () => download("http://x/a.gguf")])
+            await assert.rejects(call, { name: "CaratError", code: "unsupported" });
+    } finally {
+        if (own) Object.defineProperty(globalThis, "navigator", own);
+        else delete globalThis.navigator;
+    }
+});
 
 test("names that any file system takes", () => {
     for (const [given, plain] of [["a.gguf", "a.gguf"], ["../../a", "_.._a"], ["gemma4:e2b",
