@@ -6,7 +6,7 @@ set -u
 cd "$(dirname "$0")" || exit 1
 mkdir -p build/log
 jobs=$(nproc)
-fuzz_seconds=${FUZZ_SECONDS:-12}
+fuzz_seconds=${FUZZ_SECONDS:-6}
 passed=0
 failed=0
 skipped=0

@@ -1,7 +1,8 @@
 /* device: what computes. A GPU with its compiled kernels, or the CPU; and what happens when the
  * GPU goes away: another one, or the CPU, in the same carat_device.
  *
- * Knows nothing of models. Flow: gpu/gpu_dawn.c or gpu_web.c and gpu/kernel.c before, model/engine.c after. */
+ * Knows nothing of models. Flow: gpu/gpu_dawn.c or gpu_web.c and gpu/kernel.c before,
+ * model/engine.c after. */
 #include "model/engine.h"
 
 #include <stdio.h>

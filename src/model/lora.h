@@ -100,7 +100,8 @@ float lora_uniform(uint64_t key, uint64_t place); /* in [0, 1) */
 /* ---- lora_read.c ---- */
 
 /* A file of either kind, or a directory (ending in /) with adapter_model.safetensors. PEFT's
- * configuration is read from beside the file. Refuses adapters of another model, naming the tensor and its size. */
+ * configuration is read from beside the file. Refuses adapters of another model, naming the tensor
+ * and its size. */
 bool lora_open(arena *a, const model *m, const char *path, lora **out, carat_error *err);
 /* The same from bytes or other sources; config [n] is the text of adapter_config.json. */
 bool lora_open_peft(arena *a, const model *m, source *src, const char *config, size_t n, lora **out,

@@ -80,8 +80,8 @@ export class Carat {
         },
     };
     static async estimate() {
-        return plan.estimate ?? {name: "Gemma 4 E2B", downloadBytes: 3.1e9, gpuBytes: 2.4e9, hostBytes: 6e7,
-            fits: true, reason: null};
+        return plan.estimate ?? {name: "Gemma 4 E2B", downloadBytes: 3.1e9, gpuBytes: 2.4e9,
+            hostBytes: 6e7, fits: true, reason: null};
     }
     static async frames() {
         const canvas = new OffscreenCanvas(320, 180);
