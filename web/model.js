@@ -37,10 +37,11 @@ const nothing = async () => {};
 /* ---- sources ---- */
 
 /** What `carat serve` reads from its own disk is not stored a second time.
- * @param {Source} source @param {LoadOptions} options @returns {Promise<Opened>} */
-async function openServed({ollama = "", server}, {headers}) {
-    const {name, url} = await store.ollamaModel(ollama, server);
-    return {name, file: await openUrl(url, {headers}), release: nothing};
+ * @param {Source} source @param {LoadOptions} options @param {AbortSignal} signal
+ * @returns {Promise<Opened>} */
+async function openServed({ollama = "", server}, {headers}, signal) {
+    const {name, url} = await store.ollamaModel(ollama, server, signal);
+    return {name, file: await openUrl(url, {headers, signal}), release: nothing};
 }
 
 /** @param {string} name @param {AbortSignal} signal @returns {Promise<Opened>} */
@@ -78,7 +79,7 @@ async function openSource(source, options, call) {
     const {url, blob, bytes: whole, opfs, ollama} = source;
     if (url !== undefined) return openAddress(url, options, call);
     if (opfs !== undefined) return openStored(opfs, call.signal);
-    if (ollama !== undefined) return openServed(source, options);
+    if (ollama !== undefined) return openServed(source, options, call.signal);
     const name = options.name ?? (blob instanceof File ? blob.name : "model.gguf");
     const file = blob ? openBlob(blob, name)
         : openBytes(/** @type {ArrayBuffer | Uint8Array} */ (whole), name);

@@ -140,10 +140,12 @@ export async function openUrl(url, {headers = {}, signal, headBytes = 0} = {}) {
     const controller = new AbortController();
     const stop = () => controller.abort();
     signal?.addEventListener("abort", stop);
+    if (signal?.aborted) stop();
     try {
         const response = await fetch(address, {cache: "no-store", signal: controller.signal,
             headers: {...headers, Range: `bytes=0-${WINDOW_MIN - 1}`}});
-        if (response.status === 206) return ranges(address, headers, response);
+        if (response.status === 206)
+            return await ranges(address, headers, response, controller.signal);
         if (response.status !== 200) throw refused(address, response.status);
         if (headBytes === 0)
             throw new CaratError("unsupported", `${address}: the server cannot send a part of a ` +
@@ -171,9 +173,10 @@ function version(header) {
     return header("ETag") ?? header("Last-Modified");
 }
 
-/** @param {string} url @param {Record<string, string>} headers @param {Response} response */
-async function ranges(url, headers, response) {
-    const size = await sizeOf(url, headers, response);
+/** @param {string} url @param {Record<string, string>} headers @param {Response} response
+ * @param {AbortSignal} signal until it is open */
+async function ranges(url, headers, response, signal) {
+    const size = await sizeOf(url, headers, response, signal);
     const opened = version((name) => response.headers.get(name));
     return readAhead(url, size, (offset, length) => {
         let failure = "";
@@ -205,11 +208,12 @@ async function ranges(url, headers, response) {
 }
 
 /** The size of the whole file. Other origins may hide Content-Range, but not a HEAD's length.
- * @param {string} url @param {Record<string, string>} headers @param {Response} response */
-async function sizeOf(url, headers, response) {
+ * @param {string} url @param {Record<string, string>} headers @param {Response} response
+ * @param {AbortSignal} signal */
+async function sizeOf(url, headers, response, signal) {
     const range = /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "");
     if (range) return Number(range[1]);
-    const head = await fetch(url, {method: "HEAD", headers, cache: "no-store"});
+    const head = await fetch(url, {method: "HEAD", headers, cache: "no-store", signal});
     const length = head.ok ? head.headers.get("Content-Length") : null;
     if (length !== null) return Number(length);
     throw new CaratError("network", `${url}: the server does not tell the size of the file`);

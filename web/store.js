@@ -249,17 +249,19 @@ function inUse(name, verb, loaded) {
 
 /**
  * What a `carat serve` offers. Default server: where the page comes from.
- * @param {string | URL} [server]
+ * @param {string | URL} [server] @param {AbortSignal} [signal]
  * @returns {Promise<{name: string, size: number, url: string, sha256: string}[]>}
  */
-export async function ollama(server = globalThis.location?.origin) {
+export async function ollama(server = globalThis.location?.origin, signal = undefined) {
     const address = new URL("/models", server);
     let index;
     try {
-        const response = await fetch(address);
+        const response = await fetch(address, {signal});
         if (!response.ok) throw new Error(`it answers ${response.status} ${response.statusText}`);
         index = await response.json();
     } catch (cause) {
+        if (signal?.aborted)
+            throw new CaratError("aborted", `${address.origin}: asking it was stopped`);
         throw new CaratError("network", `no carat serve at ${address.origin}: ${
             /** @type {Error} */ (cause).message}`);
     }
@@ -274,9 +276,9 @@ export async function ollama(server = globalThis.location?.origin) {
 }
 
 /** One model of it; as with Ollama, no tag means "latest".
- * @param {string} name @param {string | URL} [server] */
-export async function ollamaModel(name, server) {
-    const models = await ollama(server);
+ * @param {string} name @param {string | URL} [server] @param {AbortSignal} [signal] */
+export async function ollamaModel(name, server, signal) {
+    const models = await ollama(server, signal);
     const model = models.find((one) => one.name === name) ??
         models.find((one) => one.name === `${name}:latest`);
     if (model) return model;

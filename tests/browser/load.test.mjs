@@ -110,6 +110,28 @@ browserTest("aborting a load, early and late, and loading again", async ({inCara
     assert.equal(r.text, "23 + 45 = 68.");
 });
 
+browserTest("a server that never answers does not hold up an abort", async ({inCarat, site}) => {
+    /* The index, and the size of a file whose server hides it. */
+    site.routes["/models"] = () => {};
+    site.routes["/hidden.gguf"] = (req, res) => {
+        if (req.method === "GET") res.writeHead(206).end("x".repeat(100));
+    };
+    const codes = await inCarat(async ({Carat}) => {
+        const code = async (source, options) => {
+            try {
+                await Carat.load(source, {device: "cpu", signal: AbortSignal.timeout(1500),
+                    ...options});
+            } catch (error) {
+                return error.code;
+            }
+        };
+        return Promise.race([Promise.all([code({ollama: "gemma4"}),
+            code("/hidden.gguf", {store: false})]),
+        new Promise((resolve) => setTimeout(resolve, 15000, "waited in vain"))]);
+    });
+    assert.deepEqual(codes, ["aborted", "aborted"]);
+});
+
 browserTest("a long prompt tells how far it is; listeners may throw", async ({inCarat}) => {
     const r = await inCarat(async ({Carat}) => {
         const errors = [];
