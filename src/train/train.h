@@ -8,6 +8,59 @@
 
 #include "train/back.h"
 
+/* ---- dataset.c, rows.c ---- */
+
+typedef struct sample {
+    size_t begin;      /* in ids and target */
+    uint32_t n;        /* tokens, a BOS among them in front */
+    uint32_t n_target; /* that are learned */
+    uint32_t line;     /* of the file */
+} sample;
+
+typedef struct dataset_options {
+    bool learn_all;   /* all tokens, not only what the model says */
+    bool stop_at_bad; /* the first bad line is an error, not only counted */
+    bool drop_long;   /* samples that are too long are left out, not cut */
+    uint32_t max_len; /* tokens of a sample; 0: 2048 */
+    bool large;       /* the template of 12B, 26B, 31B */
+} dataset_options;
+
+typedef struct dataset {
+    arena *memory;
+    id_list ids;
+    buf target;      /* [ids.len] 1: is learned */
+    buf list;        /* of sample */
+    sample *samples; /* [n] list's */
+    uint32_t n;
+    uint32_t n_row;                   /* of the file, empty lines left out */
+    uint32_t n_bad, n_cut, n_dropped; /* dropped: too long */
+    uint32_t n_unlearned;             /* left out since nothing in them is learned */
+    uint32_t longest;
+    uint64_t n_target;
+    uint64_t hash; /* of all ids and targets */
+    char bad[512]; /* what was wrong first, with its line */
+} dataset;
+
+/* JSONL, a JSON list or CSV (by the name's end), whose rows have {"messages", "tools"?},
+ * {"prompt", "completion"}, {"instruction", "input"?, "output"} or {"text"}. An error where no
+ * sample is left. Free with dataset_free(). */
+bool dataset_open(const tokenizer *t, source *src, const dataset_options *o, dataset **out,
+                  carat_error *err);
+void dataset_free(dataset *d);
+/* Sample i as it is learned: specials visible, what is learned between [[ and ]]. */
+void dataset_show(const dataset *d, const tokenizer *t, uint32_t i, buf *out);
+
+/* A row as messages, or as bare text. */
+typedef struct row {
+    const json *messages, *tools, *text;
+} row;
+
+bool row_read(arena *a, const json *object, row *out, carat_error *err);
+/* CSV: the record at *at of text [n] as an object whose keys are head's items; head NULL: as a
+ * list. *at moves on, *line counts. */
+bool csv_record(arena *a, const char *text, size_t n, const json *head, size_t *at, uint32_t *line,
+                json *out, carat_error *err);
+
 /* ---- adamw.c ---- */
 
 /* PyTorch's AdamW: weight decay apart from the gradient, moments with bias correction. */
@@ -28,5 +81,107 @@ typedef enum schedule { SCHEDULE_COSINE, SCHEDULE_LINEAR, SCHEDULE_CONSTANT } sc
 
 /* Of step [0, n_step): rises over n_warmup steps to lr, then falls to 0 (or stays). */
 double schedule_lr(schedule s, double lr, uint32_t step, uint32_t n_warmup, uint32_t n_step);
+
+/* ---- train.c: which tokens come when; computes nothing ---- */
+
+typedef struct train_options {
+    double lr, weight_decay;
+    double clip;           /* of the gradient's norm; 0: none */
+    uint32_t n_accumulate; /* batches a step; 0: 1 */
+    uint32_t n_epoch;      /* 0: 1 */
+    uint32_t n_step;       /* at most; 0: as the epochs have */
+    uint32_t n_warmup;
+    schedule schedule;
+    uint64_t seed;       /* of the order and of dropout */
+    uint32_t n_batch;    /* tokens of a batch; 0: the longest sample */
+    bool pack;           /* as many samples a batch as fit, else one */
+    double eval_share;   /* of the samples, held out; 0: none */
+    uint32_t eval_every; /* steps; 0: only in the end */
+    uint32_t patience;   /* evaluations without progress before it stops; 0: never */
+} train_options;
+
+typedef enum train_kind { TRAIN_LEARN, TRAIN_EVAL, TRAIN_DONE } train_kind;
+
+/* What is to be computed next. */
+typedef struct train_work {
+    train_kind kind;
+    train_batch batch;
+    float scale;      /* of the gradients: 1 / targets of the whole step */
+    bool first, last; /* batch of its step: gradients from zero; then clip and change the adapter */
+    double lr;
+    uint32_t line; /* of the batch's first sample */
+} train_work;
+
+typedef enum train_event { TRAIN_BATCH, TRAIN_STEP, TRAIN_EVALUATED, TRAIN_FINISHED } train_event;
+
+typedef struct train_state { /* all that a run goes on from, at the beginning of a step */
+    uint32_t step, epoch;
+    uint32_t at; /* in the epoch's order */
+    uint32_t n_worse;
+    double best_eval; /* loss; infinite: none yet */
+    bool stopped;     /* by patience */
+    bool eval_due;
+} train_state;
+
+typedef struct trainer {
+    const dataset *data;
+    train_options options;
+    arena *memory;
+    train_state state;
+    uint32_t n_step;          /* of the whole run */
+    uint32_t n_train, n_eval; /* samples */
+    uint32_t n_batch, n_segment;
+    uint32_t *train, *eval;                 /* samples; train in the order of this epoch */
+    uint32_t ordered;                       /* the epoch whose order that is */
+    uint32_t batch, n_batches;              /* of this step: done, all */
+    uint32_t next;                          /* place in the order, within the step; in eval */
+    uint64_t n_target;                      /* of this step */
+    double loss;                            /* sum over the step, or the evaluation */
+    double step_loss, grad_norm, eval_loss; /* means: of the last step, the last evaluation */
+    uint64_t eval_target;
+    int32_t *tokens; /* [n_batch] of the work handed out */
+    uint32_t *start;
+    float *weight;
+} trainer;
+
+bool trainer_open(const dataset *d, const train_options *o, trainer **out, carat_error *err);
+void trainer_free(trainer *t);
+/* What comes next; the batch stays valid until the next call. */
+void trainer_next(trainer *t, train_work *out);
+/* Its outcome: the batch's loss, and the gradient's norm (of a step's last batch). An error when
+ * that is not a number; the adapter must not have changed then. */
+bool trainer_took(trainer *t, const train_work *w, double loss, double norm, train_event *event,
+                  carat_error *err);
+
+/* ---- train_cpu.c ---- */
+
+typedef struct train_cpu {
+    trainer *plan; /* borrowed */
+    lora *adapter; /* borrowed; is what learns */
+    back_cpu *back;
+    arena *memory;
+    lora *grad;
+    adamw optimiser;
+} train_cpu;
+
+bool train_cpu_open(const model *m, trainer *plan, lora *adapter, bool recompute, train_cpu **out,
+                    carat_error *err);
+void train_cpu_free(train_cpu *t);
+/* One batch. */
+bool train_cpu_advance(train_cpu *t, train_event *event, carat_error *err);
+/* At any time: what goes on from there is what would have come. */
+bool train_cpu_save(const train_cpu *t, const char *path, carat_error *err);
+bool train_cpu_resume(train_cpu *t, source *src, carat_error *err);
+/* Whether the adapter changes the loss of the first sample: one that does not is worth nothing. */
+bool train_cpu_has_effect(train_cpu *t, bool *effect, carat_error *err);
+
+/* ---- checkpoint.c ---- */
+
+/* Writes all that a run goes on from, beside the path and then over it. At any time; what has been
+ * done of an unfinished step is done again. m and v: the moments, [adapter->n_value]. */
+bool checkpoint_write(const char *path, const trainer *t, const lora *adapter, const float *m,
+                      const float *v, carat_error *err);
+/* Into an adapter of the same shape and a plan of the same options and data, else an error. */
+bool checkpoint_read(source *src, trainer *t, lora *adapter, float *m, float *v, carat_error *err);
 
 #endif
