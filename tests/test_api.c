@@ -408,10 +408,10 @@ static void bad_messages(void **state) {
                 {"", CARAT_E_FORMAT, "messages"},
                 {"{}", CARAT_E_ARGUMENT, "not a JSON array"},
                 {"[1]", CARAT_E_FORMAT, "message"},
-                {"[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]", CARAT_E_UNSUPPORTED,
-                 "message 1"},
-                {"[{\"role\":\"user\",\"content\":\"a\",\"images\":[\"x\"]}]", CARAT_E_UNSUPPORTED,
-                 "message 1"},
+                {"[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]", CARAT_E_ARGUMENT,
+                 "1 image, and 0 are given"},
+                {"[{\"role\":\"user\",\"content\":\"a\",\"images\":[\"x\"]}]", CARAT_E_ARGUMENT,
+                 "1 image, and 0 are given"},
                 {"[{\"role\":\"user\",\"content\":\"\xff\"}]", CARAT_E_FORMAT, "UTF-8"}};
     for (size_t i = 0; i < COUNT(rows); i++) {
         carat_chat_desc desc = {.messages = rows[i].messages};
