@@ -22,6 +22,9 @@ import * as store from "./store.js";
 
 export {CaratError};
 
+/** How long a worker may take to hear an abort. */
+const HEAR_MS = 3000;
+
 /** A source as the worker takes it: what a worker cannot know is the page's address.
  * @param {Source} source */
 function portable(source) {
@@ -46,13 +49,30 @@ function plain({onProgress, onNotice, signal, base, projector, ...rest}) {
     return rest;
 }
 
-/** Calls a worker that lives only for this one call.
- * @param {string} op @param {object} args @param {LoadOptions} options */
-async function callOnce(op, args, {base, onProgress, onNotice, signal}) {
-    const remote = new Remote(base);
-    remote.onNotice = onNotice;
+/** A worker that waits for the network in a synchronous read hears no abort: it is ended then.
+ * @param {Remote} remote @param {string} op @param {object} args @param {LoadOptions} options */
+async function callUntilAborted(remote, op, args, {onProgress, signal}) {
+    let timer = 0;
+    const end = () => {
+        timer = setTimeout(() => remote.close(new CaratError("aborted", `${op}: it was aborted`)),
+            HEAR_MS);
+    };
+    signal?.addEventListener("abort", end);
     try {
         return await remote.call(op, args, {onProgress, signal});
+    } finally {
+        signal?.removeEventListener("abort", end);
+        clearTimeout(timer);
+    }
+}
+
+/** Calls a worker that lives only for this one call.
+ * @param {string} op @param {object} args @param {LoadOptions} options */
+async function callOnce(op, args, options) {
+    const remote = new Remote(options.base);
+    remote.onNotice = options.onNotice;
+    try {
+        return await callUntilAborted(remote, op, args, options);
     } finally {
         await remote.close();
     }
@@ -98,11 +118,10 @@ export class Carat {
     static async load(source, options = {}) {
         checkLoad("load", options);
         const args = {...sourcesOf(source, options), options: plain(options)};
-        const {onNotice, onProgress, signal, base} = options;
-        const remote = new Remote(base);
-        remote.onNotice = onNotice;
+        const remote = new Remote(options.base);
+        remote.onNotice = options.onNotice;
         try {
-            const carat = new Carat(remote, await remote.call("load", args, {onProgress, signal}));
+            const carat = new Carat(remote, await callUntilAborted(remote, "load", args, options));
             remote.onDevice = (device) => {
                 carat.device = device;
             };

@@ -116,6 +116,11 @@ browserTest("a server that never answers does not hold up an abort", async ({inC
     site.routes["/hidden.gguf"] = (req, res) => {
         if (req.method === "GET") res.writeHead(206).end("x".repeat(100));
     };
+    /* Ranges that are promised and do not come: those are read synchronously. */
+    site.routes["/drip.gguf"] = (req, res) => {
+        res.writeHead(206, {"content-range": "bytes 0-65535/1000000000",
+            "content-length": "65536"}).write("GGUF");
+    };
     const codes = await inCarat(async ({Carat}) => {
         const code = async (source, options) => {
             try {
@@ -126,10 +131,10 @@ browserTest("a server that never answers does not hold up an abort", async ({inC
             }
         };
         return Promise.race([Promise.all([code({ollama: "gemma4"}),
-            code("/hidden.gguf", {store: false})]),
+            code("/hidden.gguf", {store: false}), code("/drip.gguf", {store: false})]),
         new Promise((resolve) => setTimeout(resolve, 15000, "waited in vain"))]);
     });
-    assert.deepEqual(codes, ["aborted", "aborted"]);
+    assert.deepEqual(codes, ["aborted", "aborted", "aborted"]);
 });
 
 browserTest("a long prompt tells how far it is; listeners may throw", async ({inCarat}) => {
