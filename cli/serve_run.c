@@ -47,6 +47,12 @@ static bool find_app(const char *named, char real[PATH_MAX], const char **out, c
     return true;
 }
 
+static bool same_file(const model_entry *a, const model_entry *b) {
+    struct stat x, y;
+    return a->path && b->path && stat(a->path, &x) == 0 && stat(b->path, &y) == 0 &&
+           x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 /* Says at once which of the models given is not there, or has another's name. */
 static bool check_models(const server *s, carat_error *err) {
     model_list list = {0};
@@ -61,7 +67,7 @@ static bool check_models(const server *s, carat_error *err) {
     ok = ok && models_read(s, a, &list, err);
     for (size_t i = 0; ok && i < list.n; i++) {
         const model_entry *found = models_find(s, &list, list.items[i].name, err);
-        if (found && found != &list.items[i] && strcmp(found->target, list.items[i].target) != 0)
+        if (found && found != &list.items[i] && !same_file(found, &list.items[i]))
             ok = fail(err, CARAT_E_ARGUMENT, "%s and %s would both be called %s", found->target,
                       list.items[i].target, found->name);
     }

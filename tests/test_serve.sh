@@ -359,5 +359,9 @@ timeout 20 "$carat" serve --port 0 --device cpu --model "$dir/given.gguf" >body 
 expect "--model that is damaged" 1 "given.gguf"
 ! grep -q '^carat serves' body
 result "and nothing is served" $?
+start "$nano"
+get /models
+expect "the bundled model, given as a file" 200 '"name": *"nano"'
+stop
 
 finish

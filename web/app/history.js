@@ -23,7 +23,15 @@ function database() {
                     if (!request.result.objectStoreNames.contains(name))
                         request.result.createObjectStore(name, {keyPath: "id"});
             };
-            request.onsuccess = () => done(request.result);
+            request.onsuccess = () => {
+                const db = request.result;
+                // Another tab has a newer app, which waits until this one lets go.
+                db.onversionchange = () => {
+                    db.close();
+                    opened = null;
+                };
+                done(db);
+            };
             request.onerror = () => done(null);
             request.onblocked = () => done(null);
         } catch {

@@ -49,7 +49,7 @@ function pathOf(request) {
     const url = new URL(request.url);
     const whole = request.method === "GET" && !request.headers.has("range");
     if (!whole || !url.href.startsWith(scope)) return "";
-    return decodeURIComponent(url.pathname.slice(new URL(scope).pathname.length)) || "index.html";
+    return url.pathname.slice(new URL(scope).pathname.length) || "index.html";
 }
 
 self.addEventListener("install", (event) => event.waitUntil(install()));
