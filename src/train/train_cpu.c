@@ -37,7 +37,7 @@ bool train_cpu_advance(train_cpu *t, train_event *event, carat_error *err) {
     double loss = 0, norm = 0;
     trainer_next(t->plan, &w);
     const bool learn = w.kind == TRAIN_LEARN;
-    if (learn && w.first) memset(t->grad->values, 0, t->grad->n_value * sizeof(float));
+    if (learn && w.first) memset(t->grad->values, 0, (size_t)t->grad->n_value * sizeof(float));
     if (w.kind != TRAIN_DONE &&
         !back_cpu_run(t->back, &w.batch, w.scale, learn ? t->grad : NULL, &loss, err))
         return false;
