@@ -66,6 +66,7 @@ static void both_kinds(void **state) {
     (void)state;
     REQUIRE(lora_write_peft(f.adapter, dir, &err));
     REQUIRE(lora_write_gguf(f.adapter, in_dir("a.gguf"), &err));
+    same_values(f.adapter, open_path(dir));
     lora *peft = open_path(in_dir("")), *theirs = open_path(in_dir("a.gguf"));
     same_values(f.adapter, peft);
     same_values(f.adapter, theirs);

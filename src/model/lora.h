@@ -99,7 +99,7 @@ float lora_uniform(uint64_t key, uint64_t place); /* in [0, 1) */
 
 /* ---- lora_read.c ---- */
 
-/* A file of either kind, or a directory (ending in /) with adapter_model.safetensors. PEFT's
+/* A file of either kind, or a directory with adapter_model.safetensors. PEFT's
  * configuration is read from beside the file. Refuses adapters of another model, naming the tensor
  * and its size. */
 bool lora_open(arena *a, const model *m, const char *path, lora **out, carat_error *err);

@@ -408,16 +408,13 @@ static bool open_file(arena *a, arena *scratch, const model *m, const char *path
 bool lora_open(arena *a, const model *m, const char *path, lora **out, carat_error *err) {
     arena *scratch = arena_create(err);
     if (!scratch) return false;
-    const size_t n = strlen(path);
-    const char *file = path;
+    source *src;
     buf inside = {0};
-    if (n && path[n - 1] == '/') {
-        buf_puts(&inside, path);
-        buf_puts(&inside, "adapter_model.safetensors");
-        file = inside.data;
-    }
-    const bool ok =
-        inside.failed ? fail_memory(err, n, path) : open_file(a, scratch, m, file, out, err);
+    buf_printf(&inside, "%s/adapter_model.safetensors", path);
+    const bool is_dir = !inside.failed && source_open(scratch, inside.data, &src, NULL);
+    if (is_dir) source_close(src);
+    const bool ok = inside.failed ? fail_memory(err, strlen(path), path)
+                                  : open_file(a, scratch, m, is_dir ? inside.data : path, out, err);
     buf_free(&inside);
     arena_free(scratch);
     return ok;
