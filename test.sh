@@ -41,13 +41,20 @@ step() {
     fi
 }
 
-# suite NAME COMMAND...: a command whose last line counts its own tests.
-suite() {
-    name=$1
+# begin NAME COMMAND...: starts a command whose last line counts its own tests; its pid to $begun.
+begin() {
+    log=build/log/$1.log
+    say "$1"
     shift
+    "$@" >"$log" 2>&1 &
+    begun=$!
+}
+
+# collect NAME PID: waits for it, shows the end of its output, adds its numbers.
+collect() {
+    name=$1
     log=build/log/$name.log
-    say "$name"
-    "$@" >"$log" 2>&1
+    wait "$2"
     status=$?
     sed 's/^/    /' "$log" | grep -av 'make\[' | tail -n 150
     before=$failed
@@ -55,6 +62,11 @@ suite() {
         failed=$((failed + 1))
         say "$name: FAILED ($log)"
     fi
+}
+
+suite() {
+    begin "$@"
+    collect "$1" $begun
 }
 
 # Builds everything and fails on a warning, too.
@@ -88,6 +100,7 @@ tools/deps.sh test || {
 step build-gcc strict CC=gcc
 suite tests make -s CC=gcc test
 step check make -s check
+web=
 if have_node; then
     if tools/wasm_cc.sh >/dev/null 2>&1 && [ -d node_modules/marked ]; then
         step web make -j"$jobs" web
@@ -100,7 +113,10 @@ if have_node; then
     else
         skip "TYPES ARE NOT CHECKED: there is no typescript (npm ci)"
     fi
-    suite web make -s CC=gcc test-web
+    begin web make -s CC=gcc test-web
+    web=$begun
+    # What follows runs beside the browser, and behind it: its tests wait for pictures and clicks.
+    renice -n 10 $$ >/dev/null 2>&1
 else
     skip "THE WEB IS NOT TESTED: there is no node >= 18 here"
 fi
@@ -115,6 +131,7 @@ if ls tests/fuzz_*.c >/dev/null 2>&1; then
         skip "FUZZING IS SKIPPED: clang cannot link with -fsanitize=fuzzer here"
     fi
 fi
+[ -z "$web" ] || collect web $web
 
 if [ $skipped -gt 0 ]; then
     echo "$passed passed, $failed failed, $skipped skipped"

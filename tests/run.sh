@@ -2,8 +2,7 @@
 # Runs tests and sums up: tests/run.sh CARAT TEST...
 # A TEST is a cmocka program, a script (test_*.sh, which gets the carat program as $1 and ends
 # with "N passed, N failed") or a file of node's tests (*.test.mjs, which find the program in
-# $CARAT). A test that crashes or runs longer than TEST_TIMEOUT seconds (300; 600 for node's, whose
-# tests each have a limit of their own) counts as failed.
+# $CARAT). A test that crashes or runs longer than TEST_TIMEOUT seconds (600) counts as failed.
 # GPU tests run on SwiftShader, a GPU in software, when Chromium has brought it; with TEST_GPU=real
 # on whatever the machine has, with TEST_GPU=none not at all. The last line is
 # "N passed, N failed[, N skipped]".
@@ -26,6 +25,7 @@ if [ "${TEST_GPU:-}" != none ]; then
     mkdir -p build/kernels
     export KT_RECORD="$PWD/build/kernels"
 fi
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that spin slow each other down
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}"
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}"
 export LSAN_OPTIONS="${LSAN_OPTIONS:-suppressions=tests/lsan.supp:print_suppressions=0}"
@@ -56,7 +56,7 @@ for test in "$@"; do
     start=$(date +%s%N)
     case $test in
     *.sh)
-        timeout -k 5 "${TEST_TIMEOUT:-300}" "$test" "$carat" >"$log" 2>&1
+        timeout -k 5 "${TEST_TIMEOUT:-600}" "$test" "$carat" >"$log" 2>&1
         status=$?
         last=$(tail -n 1 "$log")
         p=$(echo "$last" | sed -n 's/^\([0-9]*\) passed.*/\1/p')
@@ -71,7 +71,7 @@ for test in "$@"; do
         p=$(tap pass) f=$(($(tap fail) + $(tap cancelled))) s=$(($(tap skipped) + $(tap todo)))
         ;;
     *)
-        timeout -k 5 "${TEST_TIMEOUT:-300}" "$test" >"$log" 2>&1
+        timeout -k 5 "${TEST_TIMEOUT:-600}" "$test" >"$log" 2>&1
         status=$?
         p=$(sum '^\[  PASSED  \] [0-9]+ test')
         f=$(sum '^\[  FAILED  \] [0-9]+ test')
