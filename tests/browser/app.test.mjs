@@ -94,6 +94,7 @@ browserTest("conversations and settings are there again after a reload", async (
     assert.equal(await answered(page), "THE CAPITAL OF KENYA IS NAIROBI.");
     await page.reload();
     const titles = page.locator("#conversations .conversation");
+    await titles.first().waitFor();
     assert.deepEqual(await titles.allInnerTexts(), ["What is the capital of Kenya?", question]);
     await titles.nth(1).click();
     assert.match(await page.locator("#thread").innerText(), /23 \+ 45 = 68\./);
@@ -115,6 +116,7 @@ browserTest("conversations and settings are there again after a reload", async (
     await page.locator("#confirm").getByRole("button", { name: "Delete" }).click();
     await page.waitForFunction(() => document.querySelectorAll(".conversation").length === 1);
     await page.reload();
+    await titles.first().waitFor();
     assert.deepEqual(await titles.allInnerTexts(), ["Sums"]);
 }, view);
 

@@ -348,7 +348,8 @@ if (!existsSync(carat)) {
         assert.equal(show.details.family, "gemma4");
         assert.match(show.details.parameter_size, /M$/);
         assert.equal(show.model_info["general.architecture"], "gemma4");
-        assert.deepEqual(show.capabilities, ["completion", "tools", "thinking"]);
+        assert.deepEqual(show.capabilities,
+            ["completion", "tools", "thinking", "vision", "audio"]);
         const loaded = await ollama.chat({model: "nano", messages: []});
         assert.equal(loaded.done_reason, "load");
         assert.deepEqual((await ollama.ps()).models.map((m) => m.name), ["nano"]);
