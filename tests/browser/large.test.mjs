@@ -17,7 +17,7 @@ const SIZE = 6_200_000_000;
 /** The first 40 MB of E2B with random weights; tools/synth is stopped by a limit then. */
 function makeHead() {
     execFileSync("sh", ["-c", `cc -O1 -o ${work}/synth tools/synth*.c`], {cwd: repository});
-    spawnSync("sh", ["-c", `ulimit -f 40000; exec ${work}/synth e2b ${work}/e2b.gguf`]);
+    spawnSync("sh", ["-c", `ulimit -f 40000; exec ${work}/synth --text-only e2b ${work}/e2b.gguf`]);
     return fs.readFileSync(`${work}/e2b.gguf.part`);
 }
 const head = skipReason ? null : makeHead();
