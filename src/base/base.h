@@ -110,4 +110,12 @@ static inline uint32_t div_up(uint32_t n, uint32_t by) { return (n + by - 1) / b
 static inline uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static inline uint32_t max_u32(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
+/* FNV-1a, 64 bits: goes on from h, at first FNV_START. */
+#define FNV_START 0xcbf29ce484222325u
+static inline uint64_t hash_bytes(uint64_t h, const void *data, size_t n) {
+    const uint8_t *p = data;
+    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001b3u;
+    return h;
+}
+
 #endif

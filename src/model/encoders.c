@@ -11,20 +11,14 @@ static const char *const names[MEDIA_KINDS] = {"vision", "audio"};
 
 /* ---- opening ---- */
 
-static uint64_t hash(uint64_t h, const void *data, size_t n) { /* FNV-1a */
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001b3u;
-    return h;
-}
-
 static void settle(tower *t, weight **matrices, const float *vectors, uint32_t n) {
     t->matrices = matrices;
     t->vectors = vectors;
     t->n_vectors = n;
-    t->fingerprint = hash(0xcbf29ce484222325u, vectors, n * sizeof *vectors);
+    t->fingerprint = hash_bytes(FNV_START, vectors, n * sizeof *vectors);
     for (weight **w = matrices; *w; w++) {
         const uint64_t place[2] = {(*w)->tensor->offset, (*w)->tensor->size};
-        t->fingerprint = hash(t->fingerprint, place, sizeof place);
+        t->fingerprint = hash_bytes(t->fingerprint, place, sizeof place);
         t->total += (*w)->tensor->size;
     }
 }

@@ -75,14 +75,11 @@ static void note_logprobs(generate *g, const step_result *r) {
 
 /* ---- a token ---- */
 
-/* FNV-1a. */
 static void hash_result(generate *g, const step_result *r) {
-    const uint8_t *p = r->top ? (const uint8_t *)r->top : (const uint8_t *)r->logits;
+    const void *data = r->top ? (const void *)r->top : r->logits;
     size_t n = r->top ? r->n_top * sizeof *r->top
                       : g->job.engine->model->config.n_vocab * sizeof *r->logits;
-    uint64_t h = g->job.stats.logits_hash;
-    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001b3u;
-    g->job.stats.logits_hash = h;
+    g->job.stats.logits_hash = hash_bytes(g->job.stats.logits_hash, data, n);
 }
 
 static bool suppressed(const tokenizer *t, int32_t id) {
@@ -360,7 +357,7 @@ static bool begin(generate *g, const int32_t *id, size_t n, const carat_chat_des
     if (n_stop == 0) stop = default_stops(g->job.memory, g->job.engine->params, &n_stop);
     g->token = -1;
     g->start = seconds_now();
-    g->job.stats.logits_hash = 0xcbf29ce484222325u;
+    g->job.stats.logits_hash = FNV_START;
     g->job.stats.bytes_read = engine_step_bytes(g->job.engine);
     g->job.stats.n_prompt = g->n_prompt = g->n_seq = (uint32_t)n;
     g->seq = arena_alloc(g->job.memory, (size_t)ses->n_ctx + 1, sizeof *g->seq);

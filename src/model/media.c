@@ -19,12 +19,6 @@
 
 /* ---- ids ---- */
 
-static uint64_t hash(uint64_t h, const void *data, size_t n) { /* FNV-1a */
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001b3u;
-    return h;
-}
-
 int32_t medium_id(uint64_t of, uint32_t i) {
     uint64_t x = of + (i + 1) * 0x9e3779b97f4a7c15u; /* splitmix64 */
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
@@ -303,7 +297,7 @@ bool media_expand(media_plan *p, const chat_prompt *text, id_list *ids, carat_er
 
 static uint64_t start_hash(const encoders *e, carat_media_kind kind, uint32_t a, uint32_t b) {
     const uint64_t head[3] = {e->towers[kind].fingerprint, a, b};
-    return hash(0xcbf29ce484222325u, head, sizeof head);
+    return hash_bytes(FNV_START, head, sizeof head);
 }
 
 static bool prepare_image(arena *a, const media_plan *p, uint32_t index, medium *out,
@@ -317,8 +311,8 @@ static bool prepare_image(arena *a, const media_plan *p, uint32_t index, medium 
         return false;
     out->kind = CARAT_MEDIA_IMAGE;
     out->n_soft = vision_soft_tokens(e->vision, got->n_col, got->n_row);
-    out->hash = hash(start_hash(e, out->kind, got->n_col, got->n_row), got->data,
-                     (size_t)got->n_col * got->n_row * c->side * c->side * 3);
+    out->hash = hash_bytes(start_hash(e, out->kind, got->n_col, got->n_row), got->data,
+                           (size_t)got->n_col * got->n_row * c->side * c->side * 3);
     return true;
 }
 
@@ -338,8 +332,8 @@ static bool prepare_clip(arena *a, const encoders *e, const float *samples, uint
         out->sound = mel;
     }
     out->n_soft = audio_soft_tokens(e->audio, out->n);
-    out->hash = hash(start_hash(e, out->kind, out->n, (uint32_t)width), out->sound,
-                     out->n * width * sizeof *out->sound);
+    out->hash = hash_bytes(start_hash(e, out->kind, out->n, (uint32_t)width), out->sound,
+                           out->n * width * sizeof *out->sound);
     return true;
 }
 

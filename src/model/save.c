@@ -41,12 +41,6 @@ typedef struct save {
     size_t slice;
 } save;
 
-static uint64_t fnv(uint64_t h, const void *data, size_t n) {
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001b3u;
-    return h;
-}
-
 static uint64_t total(const save *s) {
     return sizeof s->head + 4ull * s->head.n_token + s->head.kv_bytes + sizeof s->sum;
 }
@@ -72,7 +66,7 @@ static bool list_pieces(save *s, uint32_t n, uint64_t *bytes, carat_error *err) 
 /* ---- saving ---- */
 
 static bool put(save *s, const void *data, size_t n, carat_error *err) {
-    s->sum = fnv(s->sum, data, n);
+    s->sum = hash_bytes(s->sum, data, n);
     s->done += n;
     if (n == 0 || fwrite(data, 1, n, s->out) == n) return true;
     return fail(err, CARAT_E_IO, "%s: %s", s->beside, strerror(errno));
@@ -205,7 +199,7 @@ static bool check_slice(save *s, carat_event *ev, carat_error *err) {
     size_t n = left < s->slice ? (size_t)left : s->slice;
     if (n) {
         if (!source_read(s->in, s->done, s->scratch, n, err)) return false;
-        s->sum = fnv(s->sum, s->scratch, n);
+        s->sum = hash_bytes(s->sum, s->scratch, n);
         s->done += n;
         progress(s, ev, s->done / 2);
         return true;
@@ -348,7 +342,7 @@ static bool begin(save *s, const char *path, carat_error *err) {
     memcpy(beside, path, n);
     memcpy(beside + n, ".new", 5);
     s->beside = beside;
-    s->sum = 0xcbf29ce484222325u;
+    s->sum = FNV_START;
     return true;
 }
 

@@ -157,36 +157,29 @@ void model_rope_rows(const model *m, bool sliding, uint32_t pos, uint32_t n_tok,
 
 /* ---- fingerprint ---- */
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash(uint64_t h, const void *data, size_t n) {
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001b3u;
-    return h;
-}
-
-static uint64_t hash_u64(uint64_t h, uint64_t v) { return hash(h, &v, sizeof v); }
+static uint64_t hash_u64(uint64_t h, uint64_t v) { return hash_bytes(h, &v, sizeof v); }
 
 static uint64_t hash_config(uint64_t h, const model_config *c) {
     const uint32_t whole[] = {c->n_layer,  c->n_embd,        c->n_vocab,     c->n_ple, c->n_owner,
                               c->n_expert, c->n_expert_used, c->n_ff_expert, c->window};
     const float reals[] = {c->rms_eps, c->softcap};
-    h = hash(hash(h, whole, sizeof whole), reals, sizeof reals);
+    h = hash_bytes(hash_bytes(h, whole, sizeof whole), reals, sizeof reals);
     for (uint32_t il = 0; il < c->n_layer; il++) {
         const layer_config *l = &c->layers[il];
         const uint32_t layer[] = {l->sliding, l->k_eq_v,   l->moe,  l->donor, l->n_head,
                                   l->n_kv,    l->head_dim, l->n_ff, l->n_rot, l->window};
-        h = hash(hash(h, layer, sizeof layer), &l->rope_base, sizeof l->rope_base);
+        h = hash_bytes(hash_bytes(h, layer, sizeof layer), &l->rope_base, sizeof l->rope_base);
     }
     return h;
 }
 
 uint64_t model_fingerprint(const model *m) {
-    uint64_t h = hash_config(0xcbf29ce484222325u, &m->config);
+    uint64_t h = hash_config(FNV_START, &m->config);
     for (uint64_t i = 0; i < m->gguf->n_tensor; i++) {
         const gguf_tensor *t = &m->gguf->tensors[i];
-        h = hash(h, t->name.text, t->name.len);
-        h = hash(h, t->ne, sizeof t->ne);
+        h = hash_bytes(h, t->name.text, t->name.len);
+        h = hash_bytes(h, t->ne, sizeof t->ne);
         h = hash_u64(hash_u64(h, t->type), t->offset);
     }
-    return hash(h, m->weights.vectors, m->weights.n_vectors * sizeof(float));
+    return hash_bytes(h, m->weights.vectors, m->weights.n_vectors * sizeof(float));
 }

@@ -25,11 +25,7 @@ static double real_of(uint64_t u) {
     return x;
 }
 
-/* FNV-1a over numbers. */
-static uint64_t mix(uint64_t h, uint64_t x) {
-    for (int i = 0; i < 8; i++) h = (h ^ (x >> 8 * i & 255)) * 0x100000001b3u;
-    return h;
-}
+static uint64_t mix(uint64_t h, uint64_t x) { return hash_bytes(h, &x, sizeof x); }
 
 /* What must be the same for a run to go on: options, data, shape of the adapter, model. */
 static uint64_t fingerprint(const trainer *t, const lora *l) {
@@ -51,7 +47,7 @@ static uint64_t fingerprint(const trainer *t, const lora *l) {
                             o->eval_every,
                             o->patience,
                             bits_of((double)l->dropout)};
-    uint64_t h = 0xcbf29ce484222325u;
+    uint64_t h = FNV_START;
     for (size_t i = 0; i < COUNT(all); i++) h = mix(h, all[i]);
     for (uint32_t i = 0; i < lora_slots(l); i++) {
         const lora_pair *p = lora_slot(l, i);

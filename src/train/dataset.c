@@ -128,13 +128,6 @@ static void encode_text(reader *r, const json *text) {
     for (size_t i = 0; i < r->ids.len; i++) buf_put(&r->target, i ? "\1" : "", 1);
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hash(uint64_t h, const void *data, size_t n) {
-    const uint8_t *p = data;
-    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * 0x100000001b3u;
-    return h;
-}
-
 /* What is in r->ids as a sample, cut if need be, unless nothing of it would be learned. */
 static void add_sample(reader *r, uint32_t line) {
     dataset *d = r->d;
@@ -156,7 +149,8 @@ static void add_sample(reader *r, uint32_t line) {
     ids_append(&d->ids, r->ids.data, s.n);
     buf_put(&d->target, r->target.data, s.n);
     buf_put(&d->list, &s, sizeof s);
-    d->hash = hash(hash(d->hash, r->ids.data, s.n * sizeof *r->ids.data), r->target.data, s.n);
+    d->hash = hash_bytes(hash_bytes(d->hash, r->ids.data, s.n * sizeof *r->ids.data),
+                         r->target.data, s.n);
     d->longest = max_u32(d->longest, s.n);
     d->n_target += s.n_target;
     d->n++;
@@ -313,7 +307,7 @@ bool dataset_open(const tokenizer *t, source *src, const dataset_options *o, dat
         arena_free(memory);
         return fail_memory(err, sizeof *d, "the samples");
     }
-    *d = (dataset){.memory = memory, .hash = 0xcbf29ce484222325u};
+    *d = (dataset){.memory = memory, .hash = FNV_START};
     reader r = {.t = t, .o = o, .d = d};
     const bool ok = read_file(&r, src, err) && finish(&r, src->name, err);
     arena_free(r.row);
