@@ -6,6 +6,35 @@
 
 #include <string.h>
 
+/* The scale at the end of FILE:SCALE; 1, and *len all of it, when there is none. */
+static float adapter_scale(const char *text, size_t *len) {
+    const char *colon = strrchr(text, ':');
+    double scale;
+    *len = strlen(text);
+    if (!colon || colon == text || !parse_number(colon + 1, &scale)) return 1;
+    *len = (size_t)(colon - text);
+    return (float)scale;
+}
+
+bool runtime_adapt(carat_engine *engine, const settings *s, carat_error *err) {
+    carat_adapter_use uses[MAX_STOPS] = {0};
+    bool ok = true;
+    if (!s->adapters.n) return true; /* the model's own stays */
+    for (size_t i = 0; ok && i < s->adapters.n; i++) {
+        size_t n;
+        buf path = {0};
+        uses[i].scale = adapter_scale(s->adapters.items[i], &n);
+        buf_put(&path, s->adapters.items[i], n);
+        buf_put(&path, "", 1);
+        ok = path.failed ? fail_memory(err, n, "a path")
+                         : (uses[i].adapter = carat_adapter_open(engine, path.data, err)) != NULL;
+        buf_free(&path);
+    }
+    ok = ok && carat_engine_adapt(engine, uses, s->adapters.n, err);
+    for (size_t i = 0; i < s->adapters.n; i++) carat_adapter_close(uses[i].adapter);
+    return ok;
+}
+
 bool runtime_open(runtime *r, const settings *s, const char *model, carat_error *err) {
     r->name = model;
     r->model = carat_model_find(model, &r->desc, err);
@@ -13,7 +42,7 @@ bool runtime_open(runtime *r, const settings *s, const char *model, carat_error 
     r->desc.template_ = s->template_;
     if (s->projector) r->desc.projector = s->projector;
     r->engine = carat_engine_open(&r->desc, r->device, err);
-    if (!r->engine) return false;
+    if (!r->engine || !runtime_adapt(r->engine, s, err)) return false;
     carat_engine_info(r->engine, &r->info);
     return true;
 }

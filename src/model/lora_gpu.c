@@ -8,7 +8,6 @@
 #include "model/ops_gpu.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define WRITE_BYTES (4u << 20) /* at a time */
@@ -114,11 +113,12 @@ static bool make_group(const packer *k, const members *of, lora_group *g) {
     const uint64_t n = round_up(4 * (g->n_rank + a + b), 8);
     g->a0 = g->n_rank;
     g->b0 = (uint32_t)(g->n_rank + a);
-    uint8_t *bytes = calloc(n, 1);
-    if (!bytes) return fail_memory(k->err, n, "an adapter's values for the device");
-    pack_group(k, of, g, bytes);
-    const bool ok = write_group(k, g, bytes, n);
-    free(bytes);
+    arena *brief = arena_create(k->err);
+    uint8_t *bytes = brief ? arena_alloc(brief, n, 1) : NULL;
+    if (bytes) pack_group(k, of, g, bytes);
+    const bool ok = bytes ? write_group(k, g, bytes, n)
+                          : fail_memory(k->err, n, "an adapter's values for the device");
+    arena_free(brief);
     return ok;
 }
 
