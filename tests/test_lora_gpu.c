@@ -132,7 +132,7 @@ static void golden_sentence(void **state) {
 
 /* Random, and strong enough to be seen. */
 static lora *random_adapter(fixture *f, uint32_t rank, uint64_t seed, bool words) {
-    lora_plan plan = {.rank = rank, .alpha = 1.5f * (float)rank, .seed = seed};
+    lora_plan plan = {.rank = rank, .alpha = 0.5f * (float)rank, .seed = seed};
     lora *l;
     for (lora_target p = 0; p < LORA_TARGETS; p++) plan.target[p] = true;
     plan.embed = plan.head = words;
@@ -148,16 +148,13 @@ static void check_several(const char *name) {
     fixture f;
     int32_t *ids;
     open_fixture(&f, name);
-    if (name)
-        assert_true(golden_ids(&f.g, json_get(f.g.json, "ids"), &ids) >= N);
-    else
-        assert_true(golden_ids(&f.g,
-                               json_get(json_at(json_get(f.g.json, "conversations"), 0), "ids"),
-                               &ids) >= N);
+    assert_true(golden_ids(&f.g, json_get(name ? f.g.json : json_at(f.g.json, 2), "ids"), &ids) >=
+                N);
     const lora_use uses[] = {{random_adapter(&f, 7, 1, true), 1},
                              {random_adapter(&f, 1, 3, false), -0.5f},
                              {random_adapter(&f, 16, 5, true), 0.7f}};
     text_cpu *cpu = golden_cpu(&f.g, N_CTX);
+    text_cpu_round_kv(cpu);
     float *want = take_logits(&f, N), *bare = take_logits(&f, N);
     REQUIRE(text_cpu_forward(cpu, ids, N, 0, N, bare, NULL, &err));
     text_cpu_adapt(cpu, uses, COUNT(uses));
