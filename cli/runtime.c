@@ -16,22 +16,21 @@ static float adapter_scale(const char *text, size_t *len) {
     return (float)scale;
 }
 
-bool runtime_adapt(carat_engine *engine, const settings *s, carat_error *err) {
+bool runtime_adapt(carat_engine *engine, const text_list *adapters, carat_error *err) {
     carat_adapter_use uses[MAX_STOPS] = {0};
     bool ok = true;
-    if (!s->adapters.n) return true; /* the model's own stays */
-    for (size_t i = 0; ok && i < s->adapters.n; i++) {
+    for (size_t i = 0; ok && i < adapters->n; i++) {
         size_t n;
         buf path = {0};
-        uses[i].scale = adapter_scale(s->adapters.items[i], &n);
-        buf_put(&path, s->adapters.items[i], n);
+        uses[i].scale = adapter_scale(adapters->items[i], &n);
+        buf_put(&path, adapters->items[i], n);
         buf_put(&path, "", 1);
         ok = path.failed ? fail_memory(err, n, "a path")
                          : (uses[i].adapter = carat_adapter_open(engine, path.data, err)) != NULL;
         buf_free(&path);
     }
-    ok = ok && carat_engine_adapt(engine, uses, s->adapters.n, err);
-    for (size_t i = 0; i < s->adapters.n; i++) carat_adapter_close(uses[i].adapter);
+    ok = ok && carat_engine_adapt(engine, uses, adapters->n, err);
+    for (size_t i = 0; i < adapters->n; i++) carat_adapter_close(uses[i].adapter);
     return ok;
 }
 
@@ -42,7 +41,8 @@ bool runtime_open(runtime *r, const settings *s, const char *model, carat_error 
     r->desc.template_ = s->template_;
     if (s->projector) r->desc.projector = s->projector;
     r->engine = carat_engine_open(&r->desc, r->device, err);
-    if (!r->engine || !runtime_adapt(r->engine, s, err)) return false;
+    if (!r->engine) return false;
+    if (s->adapters.n && !runtime_adapt(r->engine, &s->adapters, err)) return false;
     carat_engine_info(r->engine, &r->info);
     return true;
 }

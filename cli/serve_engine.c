@@ -116,7 +116,9 @@ static bool load(worker *w, task *t, carat_error *err) {
     double start = now_s();
     if (!w->device) w->device = carat_device_open(w->server->settings->device, err);
     carat_engine *engine = w->device ? carat_engine_open(&desc, w->device, err) : NULL;
-    if (!engine || !runtime_adapt(engine, w->server->settings, err)) { /* what is loaded stays */
+    const text_list *adapters = &w->server->settings->adapters;
+    if (!engine ||
+        (adapters->n && !runtime_adapt(engine, adapters, err))) { /* what is loaded stays */
         carat_engine_close(engine);
         carat_model_free(found);
         return false;
