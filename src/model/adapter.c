@@ -62,13 +62,18 @@ static uint64_t hash_lora(const lora *l) {
 static bool open_lora(carat_adapter *ad, const char *path, carat_error *err) {
     source *inside;
     buf b = {0};
+    carat_error e = {0};
     buf_printf(&b, "%s/adapter_model.safetensors", path);
-    const bool folder = !b.failed && source_open(ad->memory, b.data, &inside, NULL);
+    const bool folder = !b.failed && source_open(ad->memory, b.data, &inside, &e);
     if (folder) source_close(inside);
+    if (b.failed) fail_memory(&e, strlen(path), path);
     buf_reset(&b);
     buf_printf(&b, folder ? "%s/" : "%s", path);
-    const bool ok = b.failed ? fail_memory(err, strlen(path), path)
-                             : lora_open(ad->memory, ad->engine->model, b.data, &ad->lora, err);
+    bool ok = false;
+    if (b.failed || e.code == CARAT_E_MEMORY)
+        fail_memory(err, strlen(path), path);
+    else
+        ok = lora_open(ad->memory, ad->engine->model, b.data, &ad->lora, err);
     buf_free(&b);
     return ok;
 }
