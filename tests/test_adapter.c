@@ -7,6 +7,7 @@
 
 #include "talk.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define WHO    "[{\"role\":\"user\",\"content\":\"Who made you?\"}]"
@@ -211,15 +212,15 @@ int main(void) {
         cmocka_unit_test(refused),
     };
     const struct CMUnitTest null[] = {cmocka_unit_test(lost), cmocka_unit_test(no_room)};
-    snprintf(folder, sizeof folder, "build/test_adapter.XXXXXX");
-    if (!mkdtemp(folder)) return 1;
+    snprintf(folder, sizeof folder, "/tmp/carat-adapter-%ld", (long)getpid());
+    if (mkdir(folder, 0700) != 0) return 1;
     snprintf(saved, sizeof saved, "%s/session", folder);
     copy_file(GOLDEN "lora_after20.safetensors", "adapter_model.safetensors");
     copy_file(GOLDEN "adapter/adapter_config.json", "adapter_config.json");
-    const int failed = RUN_ON("cpu", "adapter, cpu", tests, NULL, NULL) +
-                       RUN_ON("gpu", "adapter, gpu", tests, NULL, NULL) +
-                       (device_name = "cpu", token_limit = 0,
-                        cmocka_run_group_tests_name("adapter, null device", null, NULL, NULL));
+    int failed = RUN_ON("cpu", "adapter, cpu", tests, NULL, NULL);
+    failed += RUN_ON("gpu", "adapter, gpu", tests, NULL, NULL);
+    token_limit = 0;
+    failed += cmocka_run_group_tests_name("adapter, null device", null, NULL, NULL);
     static const char *const files[] = {"adapter_model.safetensors", "adapter_config.json",
                                         "session"};
     for (size_t i = 0; i < COUNT(files); i++) {
