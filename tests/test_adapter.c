@@ -99,6 +99,7 @@ static void several(void **state) {
 /* A saved session goes with its adapters. */
 static void saving(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     talk t;
     open_talk(&t, 128);
     carat_adapter *ad = open_taught(t.eng);
@@ -120,6 +121,7 @@ static void saving(void **state) {
 
 static void refused(void **state) {
     (void)state;
+    NEEDS_A_FAST_DEVICE();
     talk t;
     carat_engine *other;
     open_talk(&t, 64);
