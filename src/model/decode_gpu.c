@@ -6,6 +6,7 @@
  *   5 matvec_packed  down rows
  *   6 decode_ple   residual update, per-layer embedding gate
  *   7 matvec       its projection
+ * Adapters in use take two more for each input that they change (lora_gpu.h), and decode_merge.
  * Each stage that needs the residual stream adds the pending update itself (kernels/lib/stream), so
  * that an update costs no dispatch. The step goes to the device in three submits, so that it starts
  * while the rest is recorded (docs/speed.md). Reads beside text_cpu.c: same stages, same order.
