@@ -136,7 +136,7 @@ test-web: all
 programs: $(TESTS) all build/synth
 
 # Those that are quick under a sanitizer: no shaders, no whole forward passes.
-SLOW := $(addprefix $(O)/,test_gpu test_text_gpu test_tiles test_kernels% test_golden%)
+SLOW := $(addprefix $(O)/,test_gpu test_text_gpu test_lora_gpu test_tiles test_kernels% test_golden%)
 test-fast: $(TESTS) all vocabulary
 	TEST_GPU=none tests/run.sh $(O)/carat $(filter-out $(SLOW),$(TESTS))
 
