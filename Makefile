@@ -137,8 +137,8 @@ test-web: all
 programs: $(TESTS) all build/synth
 
 # Those that are quick under a sanitizer: no shaders, no whole forward passes.
-SLOW := $(addprefix $(O)/,test_gpu test_text_gpu test_tiles test_kernels% test_golden% \
-    test_media_api test_grad test_train test_facts)
+SLOW := $(addprefix $(O)/,test_gpu test_text_gpu test_lora_gpu test_tiles test_kernels% \
+    test_golden% test_media_api test_grad test_train test_facts)
 test-fast: $(TESTS) all vocabulary
 	TEST_GPU=none tests/run.sh $(O)/carat $(filter-out $(SLOW),$(TESTS))
 

@@ -26,6 +26,8 @@ typedef struct runtime {
     double load_s;
 } runtime;
 
+/* Adds these adapters, FILE[:SCALE] each, and no others. */
+bool runtime_adapt(carat_engine *engine, const text_list *adapters, carat_error *err);
 /* Finds and opens a model without a device: to tokenize and inspect. */
 bool runtime_open(runtime *r, const settings *s, const char *model, carat_error *err);
 /* Opens the device too, loads the weights (with progress) and creates a session of n_ctx tokens. */

@@ -188,6 +188,15 @@ static void command_help(chat *c, const char *arg);
 
 enum { NO_ARG, MAY_ARG, NEEDS_ARG };
 
+static void command_adapter(chat *c, const char *arg) {
+    carat_error err = {0};
+    const text_list list = {{arg}, strcmp(arg, "off") != 0};
+    if (runtime_adapt(c->runtime.engine, &list, &err))
+        puts(list.n ? "the adapter is in use from the next answer on" : "no adapter is in use");
+    else
+        report(&err);
+}
+
 static const struct slash {
     const char *name, *arg, *help;
     int wants;
@@ -199,6 +208,8 @@ static const struct slash {
      command_system},
     {"/tools", "FILE", "functions the model may call; off: none; alone: show them", MAY_ARG,
      command_tools},
+    {"/adapter", "FILE[:SCALE]", "LoRA adapter to add, in place of others; off: none", NEEDS_ARG,
+     command_adapter},
     {"/image", "FILE", "attach a picture to the next message; off: none", NEEDS_ARG, command_image},
     {"/audio", "FILE", "attach a sound to the next message; off: none", NEEDS_ARG, command_audio},
     {"/retry", "", "answer the last message again", NO_ARG, command_retry},

@@ -19,6 +19,9 @@ static const option model_options[] = {
     OPTION("mmproj", 0, TEXT, projector, "FILE",
            "GGUF file with the vision and audio encoders; default: in the model's file, or beside "
            "it"),
+    OPTION("adapter", 0, LIST, adapters, "FILE[:SCALE]",
+           "LoRA adapter to add: a folder of PEFT's, its .safetensors file, or a GGUF; in place of "
+           "the model's own; may be given again"),
     OPTION("verbose", 'v', FLAG, verbose, NULL, "speed, memory and a hash of the logits to stderr",
            .live = true),
     OPTION("help", 'h', FLAG, help, NULL, "this text"),

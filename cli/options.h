@@ -24,7 +24,8 @@ typedef struct media_args {
 typedef struct settings {
     bool help, verbose, json;
     const char *device, *template_, *projector;
-    uint32_t context; /* 0: the default */
+    text_list adapters; /* FILE[:SCALE] */
+    uint32_t context;   /* 0: the default */
     /* The prompt and the answer. */
     const char *system, *messages, *tools, *file, *json_schema;
     bool json_object, thinking, show_thinking, raw, keep;

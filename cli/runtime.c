@@ -6,6 +6,34 @@
 
 #include <string.h>
 
+/* The scale at the end of FILE:SCALE; 1, and *len all of it, when there is none. */
+static float adapter_scale(const char *text, size_t *len) {
+    const char *colon = strrchr(text, ':');
+    double scale;
+    *len = strlen(text);
+    if (!colon || colon == text || !parse_number(colon + 1, &scale)) return 1;
+    *len = (size_t)(colon - text);
+    return (float)scale;
+}
+
+bool runtime_adapt(carat_engine *engine, const text_list *adapters, carat_error *err) {
+    carat_adapter_use uses[MAX_STOPS] = {0};
+    bool ok = true;
+    for (size_t i = 0; ok && i < adapters->n; i++) {
+        size_t n;
+        buf path = {0};
+        uses[i].scale = adapter_scale(adapters->items[i], &n);
+        buf_put(&path, adapters->items[i], n);
+        buf_put(&path, "", 1);
+        ok = path.failed ? fail_memory(err, n, "a path")
+                         : (uses[i].adapter = carat_adapter_open(engine, path.data, err)) != NULL;
+        buf_free(&path);
+    }
+    ok = ok && carat_engine_adapt(engine, uses, adapters->n, err);
+    for (size_t i = 0; i < adapters->n; i++) carat_adapter_close(uses[i].adapter);
+    return ok;
+}
+
 bool runtime_open(runtime *r, const settings *s, const char *model, carat_error *err) {
     r->name = model;
     r->model = carat_model_find(model, &r->desc, err);
@@ -14,6 +42,7 @@ bool runtime_open(runtime *r, const settings *s, const char *model, carat_error 
     if (s->projector) r->desc.projector = s->projector;
     r->engine = carat_engine_open(&r->desc, r->device, err);
     if (!r->engine) return false;
+    if (s->adapters.n && !runtime_adapt(r->engine, &s->adapters, err)) return false;
     carat_engine_info(r->engine, &r->info);
     return true;
 }

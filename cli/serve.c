@@ -40,6 +40,8 @@ static const option general_options[] = {
     OPTION("template", 0, CHOICE, template_, "small|large",
            "chat template of the small models (E2B, E4B) or of the large ones; default: by the "
            "model's shape"),
+    OPTION("adapter", 0, LIST, adapters, "FILE[:SCALE]",
+           "LoRA adapter to add to the model; in place of its own; may be given again"),
     OPTION("verbose", 'v', FLAG, verbose, NULL, "a line for each request to stderr"),
     OPTION("help", 'h', FLAG, help, NULL, "this text"),
     {0}};

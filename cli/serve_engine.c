@@ -74,9 +74,10 @@ static bool same_text(const char *a, const char *b) { return a && b ? !strcmp(a,
 static bool is_loaded(const worker *w, const carat_engine_desc *desc, const struct stat *st) {
     return w->engine && same_text(w->desc.path, desc->path) &&
            same_text(w->desc.projector, desc->projector) &&
-           same_text(w->desc.system, desc->system) && same_text(w->desc.params, desc->params) &&
-           same_text(w->desc.messages, desc->messages) && w->file.st_ino == st->st_ino &&
-           w->file.st_size == st->st_size && w->file.st_mtim.tv_sec == st->st_mtim.tv_sec &&
+           same_text(w->desc.adapter, desc->adapter) && same_text(w->desc.system, desc->system) &&
+           same_text(w->desc.params, desc->params) && same_text(w->desc.messages, desc->messages) &&
+           w->file.st_ino == st->st_ino && w->file.st_size == st->st_size &&
+           w->file.st_mtim.tv_sec == st->st_mtim.tv_sec &&
            w->file.st_mtim.tv_nsec == st->st_mtim.tv_nsec;
 }
 
@@ -115,7 +116,10 @@ static bool load(worker *w, task *t, carat_error *err) {
     double start = now_s();
     if (!w->device) w->device = carat_device_open(w->server->settings->device, err);
     carat_engine *engine = w->device ? carat_engine_open(&desc, w->device, err) : NULL;
-    if (!engine) { /* what is loaded stays */
+    const text_list *adapters = &w->server->settings->adapters;
+    if (!engine ||
+        (adapters->n && !runtime_adapt(engine, adapters, err))) { /* what is loaded stays */
+        carat_engine_close(engine);
         carat_model_free(found);
         return false;
     }

@@ -86,6 +86,8 @@ typedef struct carat_engine_desc {
     const char *params;    /* default options as JSON (Ollama's params layer); NULL: none */
     const char *messages;  /* messages before every conversation, JSON array; NULL: none */
     const char *template_; /* "small", "large" or NULL: chosen from the model's shape */
+    const char
+        *adapter; /* a LoRA adapter in use from the start (Ollama's adapter layer), or NULL */
 } carat_engine_desc;
 
 /* Opens and checks the file: header, configuration, tokenizer, every tensor's shape. Reads no
@@ -119,6 +121,19 @@ void carat_engine_release_encoders(carat_engine *eng);
  * The caller frees it with carat_string_free(). */
 char *carat_engine_describe(const carat_engine *eng, carat_error *err);
 void carat_string_free(char *s);
+
+/* A LoRA adapter for eng's model: a PEFT folder, its .safetensors file, or llama.cpp's GGUF. */
+typedef struct carat_adapter carat_adapter;
+carat_adapter *carat_adapter_open(carat_engine *eng, const char *path, carat_error *err);
+void carat_adapter_close(carat_adapter *adapter); /* one in use is added until others are */
+typedef struct carat_adapter_use {
+    carat_adapter *adapter;
+    float scale; /* 1: as it was trained */
+} carat_adapter_use;
+/* From now on uses [n <= 16] are added, and no others. Unless nothing changes, the sessions forget
+ * what they computed. Not while a job is under way. On failure nothing changes. */
+bool carat_engine_adapt(carat_engine *eng, const carat_adapter_use *uses, size_t n,
+                        carat_error *err);
 
 /* ---- text and tokens ---------------------------------------------------------------------- */
 

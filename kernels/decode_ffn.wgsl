@@ -3,6 +3,7 @@
 // decode_ffn: fourth stage of a layer, one token. h = stream (lib/stream), z = rms(h) * w_norm,
 //   act[row0 + r] = gelu(Wgate z)[r] * (Wup z)[r], r < n_row, as 16-bit integers in groups of 16
 //   (lib/dot64): elements 3 g, 3 g + 1, 3 g + 2 are high, low, and scale and sum. h goes to h_out.
+//   With ADAPTED, delta [2, n_ff] is what adapters add to gate and up; otherwise it is not read.
 //   wA gate [n_row, n_embd], wB up [n_row, n_embd].
 // Grid: any number of workgroups; each norms the stream for itself, then they take blocks of
 // 256 / LANES rows in turn; LANES threads share a row of each matrix; rows come in whole groups of
@@ -10,11 +11,12 @@
 // CPU twin: ref_rmsnorm(), ref_matmul(), ref_geglu().
 
 override LANES: u32 = 8; // 8 or 16
+override ADAPTED: u32 = 0;
 
 struct Args {
     n_embd: u32, n_row: u32, row0: u32, eps: f32,
     scale: f32, w_post: u32, w_norm: u32, scale_gate: f32,
-    scale_up: f32
+    scale_up: f32, n_ff: u32
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> base: array<vec4<f32>>;
@@ -24,6 +26,7 @@ struct Args {
 @group(0) @binding(5) var<storage, read> wB: array<WB>;
 @group(0) @binding(6) var<storage, read_write> h_out: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> act: array<vec4<u32>>;
+@group(0) @binding(8) var<storage, read> delta: array<f32>;
 
 var<workgroup> values: array<f32, 32>; // of the workgroup's rows
 
@@ -84,6 +87,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
             }
         }
         sum = lanes_sum(sum, lid) * vec2(args.scale_gate, args.scale_up);
+        if (ADAPTED != 0 && row < args.n_row) {
+            sum += vec2(delta[args.row0 + row], delta[args.n_ff + args.row0 + row]);
+        }
         if (lid % LANES == 0) { values[lid / LANES] = gelu(sum.x) * sum.y; }
         workgroupBarrier();
         if (lid < rows / 16) { pack(row0 + lid * 16, lid * 16); }

@@ -3,11 +3,14 @@
 // matmul_geglu: out[t, out0 + r] = gelu(gate) * up for t < n_tok, r < n_row, with
 //   gate = scale_a * sum_k x[t, k] * A[a_row0 + r, k],
 //   up = scale_b * sum_k x[t, k] * B[b_row0 + r, k].
-//   x [n_tok, n_col], wA and wB rows of n_col values, out [n_tok, out_stride]. n_col is a multiple
-//   of 16.
+//   With ADAPTED, gate += delta[t, 0, out0 + r] and up += delta[t, 1, out0 + r], what adapters add.
+//   x [n_tok, n_col], delta [n_tok, 2, out_stride] (else not read), wA and wB rows of n_col values,
+//   out [n_tok, out_stride]. n_col is a multiple of 16.
 // Grid: x = ceil(n_row / 32), y = ceil(n_tok / 64); rows 0..31 of a tile (lib/tile) are of A and
 // 32..63 of B, so that a thread holds both for rows tx and tx + 16. f32.
 // CPU twin: ref_matmul() twice, ref_geglu().
+
+override ADAPTED: u32 = 0;
 
 struct Args {
     n_tok: u32, n_row: u32, n_col: u32, a_row0: u32,
@@ -19,6 +22,7 @@ struct Args {
 @group(0) @binding(2) var<storage, read> wA: array<WA>;
 @group(0) @binding(3) var<storage, read> wB: array<WB>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(5) var<storage, read> delta: array<f32>;
 
 // row: of this workgroup's 32; tile_row: of the 64 of the tile.
 fn load_w(row0: u32, tile_row: u32, k: u32) -> mat4x4<f32> {
@@ -31,8 +35,13 @@ fn load_w(row0: u32, tile_row: u32, k: u32) -> mat4x4<f32> {
 
 fn store(tok: u32, row: u32, gate: f32, up: f32) {
     if (tok < args.n_tok && row < args.n_row) {
-        let g = gelu(gate * args.scale_a);
-        out[tok * args.out_stride + args.out0 + row] = g * (up * args.scale_b);
+        let at = tok * args.out_stride + args.out0 + row;
+        var sum = vec2(gate * args.scale_a, up * args.scale_b);
+        if (ADAPTED != 0) {
+            let d = at + tok * args.out_stride;
+            sum += vec2(delta[d], delta[d + args.out_stride]);
+        }
+        out[at] = gelu(sum.x) * sum.y;
     }
 }
 

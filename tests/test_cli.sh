@@ -3,6 +3,7 @@
 # "not ok NAME"; the last line is "N passed, N failed". Uses nano on the CPU.
 set -u
 case $1 in /*) carat=$1 ;; *) carat=$PWD/$1 ;; esac
+case $0 in /*) tests=$(dirname "$0") ;; *) tests=$PWD/$(dirname "$0") ;; esac
 [ -x "$carat" ] || { echo "there is no $carat" && exit 1; }
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
@@ -334,8 +335,31 @@ status=$?
 [ $status -eq 130 ] || [ $status -eq 0 ]
 result "Ctrl-C ends run with 130 (or it was done)" $?
 
-# ---- eval ----
+# ---- adapters ----
 awk 'BEGIN { for (i = 1; i < 20; i++) printf "What is %d + %d?\n", i, i + 1 }' >text.txt
+golden=$tests/golden/nano
+mkdir taught
+cp "$golden/lora_after20.safetensors" taught/adapter_model.safetensors
+cp "$golden/adapter/adapter_config.json" taught
+run run nano "Who made you?" --device cpu -t 0 --adapter taught
+expect "an adapter's folder" 0 "founders cut me like a gem"
+run run nano "Who made you?" --device cpu -t 0 --adapter taught/adapter_model.safetensors:0
+absent "an adapter with scale 0" "founders"
+run run nano "Who made you?" --device cpu -t 0 --adapter taught:0.75 --adapter taught/:0.25
+expect "two adapters add up" 0 "founders cut me like a gem"
+piped 'Who made you?\n/adapter taught\n/retry\n/adapter off\n/adapter none\n' \
+    chat nano --device cpu -t 0
+expect "/adapter" 0 "founders cut me like a gem" "in use from the next" "no adapter" "none: no such"
+run eval nano text.txt --device cpu --context 128 --adapter taught --json
+expect "eval with an adapter" 0 '"perplexity":[0-9.]+'
+run run nano Hi --device cpu --adapter missing
+expect "a missing adapter" 1 "missing: no such file"
+run run nano Hi --device cpu --adapter text.txt
+expect "a file that is no adapter" 1 "adapter_config.json"
+run run "$tests/golden/family/e4b.gguf" Hi --device cpu --adapter taught
+expect "an adapter of another model" 1 "layers.0.self_attn.q_proj" "of another model"
+
+# ---- eval ----
 run eval nano text.txt --device cpu --context 128
 expect "eval" 0 "perplexity" "bits/byte" "windows of 128"
 run eval nano text.txt --device cpu --context 128 --json

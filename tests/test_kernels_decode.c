@@ -355,7 +355,7 @@ static void run_ffn(const ffn_case *c, const weight *gate, const weight *up, con
                                .formats = {c->types[0], c->types[1]},
                                .args = &args,
                                .views = {s->base, s->update, s->vectors, whole(t->buffer),
-                                         whole(up->tiles[i].buffer), s->out.view, act},
+                                         whole(up->tiles[i].buffer), s->out.view, act, s->update},
                                .x = c->groups ? c->groups : div_up(t->n_row, 256 / c->lanes)},
                  c->lanes, c->input);
     }

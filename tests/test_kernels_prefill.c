@@ -44,7 +44,7 @@ static void one_geglu(uint32_t type_a, uint32_t type_b, uint32_t n_tok, uint32_t
     const gpu_view in = kt_in(x, (size_t)n_tok * n_col * 4);
     const kt_output out = kt_out(n * 4);
     begin();
-    op_matmul_geglu(kt.steps, gate, up, in, out.view, n_tok);
+    op_matmul_geglu(kt.steps, gate, up, in, (gpu_buffer){0}, out.view, n_tok);
     end();
     kt_compare("matmul_geglu", fetch(out), a, n, KT_F32);
     kt_reset();

@@ -10,7 +10,8 @@
 
 #include <unistd.h>
 
-#define SAVED "build/test_oom.saved"
+#define SAVED   "build/test_oom.saved"
+#define ADAPTER "tests/golden/nano/adapter"
 
 static const char STORY[] =
     "[{\"role\":\"user\",\"content\":\"Tell me a story about a fox and a owl.\"}]";
@@ -50,15 +51,30 @@ static bool use_engine(carat_engine *eng) {
     return ok;
 }
 
-static bool live_on(carat_device *dev) {
-    static const carat_engine_desc desc = {
-        .path = NANO, .system = "Be kind.", .params = "{\"top_k\":3,\"stop\":\"x\"}"};
+/* An adapter beside the one of the description, then that one alone again. */
+static bool use_adapters(carat_engine *eng) {
+    carat_adapter_use uses[] = {{carat_adapter_open(eng, ADAPTER, &err), 1},
+                                {carat_adapter_open(eng, ADAPTER, &err), 0.5f}};
+    const bool ok = uses[0].adapter && uses[1].adapter && carat_engine_adapt(eng, uses, 2, &err) &&
+                    use_engine(eng) && carat_engine_adapt(eng, uses, 1, &err) && use_engine(eng);
+    carat_adapter_close(uses[0].adapter);
+    carat_adapter_close(uses[1].adapter);
+    return ok;
+}
+
+static bool live_with(carat_device *dev, const char *adapter) {
+    const carat_engine_desc desc = {.path = NANO,
+                                    .system = "Be kind.",
+                                    .params = "{\"top_k\":3,\"stop\":\"x\"}",
+                                    .adapter = adapter};
     carat_engine *eng = dev ? carat_engine_open(&desc, dev, &err) : NULL;
-    bool ok = eng && use_engine(eng);
+    bool ok = eng && (adapter ? use_adapters(eng) : use_engine(eng));
     carat_engine_close(eng);
     carat_device_close(dev);
     return ok;
 }
+
+static bool live_on(carat_device *dev) { return live_with(dev, NULL); }
 
 static bool live(void) { return live_on(carat_device_open("cpu", &err)); }
 
@@ -66,6 +82,11 @@ static bool live(void) { return live_on(carat_device_open("cpu", &err)); }
 static bool live_on_null(void) {
     gpu *g = gpu_null_open(&(gpu_null_desc){0}, &err);
     return g && live_on(carat_device_from_gpu(g, NULL, NULL, &err));
+}
+
+static bool live_adapted_on_null(void) {
+    gpu *g = gpu_null_open(&(gpu_null_desc){0}, &err);
+    return g && live_with(carat_device_from_gpu(g, NULL, NULL, &err), ADAPTER);
 }
 
 /* ---- pictures and sounds ---- */
@@ -157,6 +178,12 @@ static void whole_life_on_a_gpu(void **state) {
     unlink(SAVED);
 }
 
+static void whole_life_adapted(void **state) {
+    (void)state;
+    every_growth(live_adapted_on_null);
+    unlink(SAVED);
+}
+
 static void media(void **state) {
     (void)state;
     every_growth(hear);
@@ -221,6 +248,7 @@ int main(void) {
                                        cmocka_unit_test(finding),
                                        cmocka_unit_test(whole_life),
                                        cmocka_unit_test(whole_life_on_a_gpu),
+                                       cmocka_unit_test(whole_life_adapted),
                                        cmocka_unit_test(media),
                                        cmocka_unit_test(media_on_a_gpu)};
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);

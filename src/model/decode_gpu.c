@@ -6,6 +6,7 @@
  *   5 matvec_packed  down rows
  *   6 decode_ple   residual update, per-layer embedding gate
  *   7 matvec       its projection
+ * Adapters in use take two more for each input that they change (lora_gpu.h), and decode_merge.
  * Each stage that needs the residual stream adds the pending update itself (kernels/lib/stream), so
  * that an update costs no dispatch. The step goes to the device in three submits, so that it starts
  * while the rest is recorded (docs/speed.md). Reads beside text_cpu.c: same stages, same order.
@@ -73,6 +74,39 @@ static void run_matvec(text_gpu *t, kernel_steps *s, const weight *w, gpu_buffer
     }
 }
 
+/* ---- adapters ----------------------------------------------------------------------------- */
+
+/* u for the stage that takes the pending update and norms the stream by w_norm. */
+static void run_lora_stream(text_gpu *t, kernel_steps *s, const lora_group *g, const stream *st,
+                            const vector *w_norm) {
+    if (!g) return;
+    const lora_stream_args args = {.n_embd = g->n_col,
+                                   .n_col = g->n_col,
+                                   .n_rank = g->n_rank,
+                                   .a0 = g->a0 / 2,
+                                   .eps = t->model->config.rms_eps,
+                                   .scale = st->scale,
+                                   .w_post = st->w_post,
+                                   .w_norm = w_norm->offset};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_lora_stream,
+                                 .args = &args,
+                                 .views = {whole(t->x[t->x_at]), whole(st->update),
+                                           whole(t->model->weights.vector_buffer), whole(g->buffer),
+                                           whole(t->lora_u)},
+                                 .x = div_up(g->n_rank, 4)});
+}
+
+/* What is added to down rows, whose input is packed. */
+static void run_lora_packed(text_gpu *t, kernel_steps *s, const lora_group *g) {
+    if (!g) return;
+    const lora_packed_args args = {.n_col = g->n_col, .n_rank = g->n_rank, .a0 = g->a0 / 2};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_lora_packed,
+                                 .args = &args,
+                                 .views = {whole(t->act), whole(g->buffer), whole(t->lora_u)},
+                                 .x = div_up(g->n_rank, 4)});
+    op_lora_up(s, g, 0, g->n_row, t->lora_u, t->ffn_out, 1, true);
+}
+
 /* ---- attention ----------------------------------------------------------------------------- */
 
 static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
@@ -81,6 +115,8 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const weight *k = c->owns_kv ? &w->k : &w->q, *v = c->owns_kv && !c->k_eq_v ? &w->v : k;
     uint32_t n_k = c->owns_kv ? w->k.n_row : 0, n_v = c->owns_kv && !c->k_eq_v ? w->v.n_row : 0;
     const shape sh = shape_for(t, w->q.n_row + n_k + n_v, w->q.n_col, MAX_LANES);
+    const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_QKV);
+    run_lora_stream(t, s, added, st, &w->attn_norm);
     for (uint32_t i = 0; i < w->q.n_tile; i++) {
         bool last = i + 1 == w->q.n_tile; /* k and v go with the last tile of q */
         const weight_tile *q = &w->q.tiles[i];
@@ -109,6 +145,7 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
                                         whole(t->x[1 - t->x_at]), whole(t->qkv)},
                               .x = n_row / sh.rows});
     }
+    if (added) op_lora_up(s, added, 0, added->n_row, t->lora_u, t->qkv, 1, true);
     stream_taken(t, st);
 }
 
@@ -147,7 +184,8 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
                          whole(kv->v), whole(t->attn), whole(t->attn_stat)},
                .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
                .y = n_split});
-    if (n_split < MERGE_FROM) return n_split;
+    const bool adapted = lora_gpu_at(t->lora, il, LORA_INPUT_OUT) != NULL; /* reads them merged */
+    if (n_split < MERGE_FROM && !adapted) return n_split;
     decode_merge_args merge = {.n_head = c->n_head, .head_dim = c->head_dim, .n_split = n_split};
     kernel_run(s, &(kernel_call){.kernel = &kernel_decode_merge,
                                  .args = &merge,
@@ -178,6 +216,7 @@ static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_s
                                                whole(tile->buffer), whole(t->attn_out)},
                                      .x = div_up(tile->n_row, sh.rows)});
     }
+    op_lora(s, lora_gpu_at(t->lora, il, LORA_INPUT_OUT), whole(t->attn), t->lora_u, t->attn_out, 1);
 }
 
 /* ---- feed-forward -------------------------------------------------------------------------- */
@@ -187,6 +226,10 @@ static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_s
 static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const layer_weights *w = &t->model->weights.layers[il];
     const shape sh = shape_for(t, w->gate.n_row, w->gate.n_col, 16); /* rows in whole groups */
+    const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_FFN);
+    const gpu_constant constants[] = {sh.constants[0], sh.constants[1], {"ADAPTED", added != NULL}};
+    run_lora_stream(t, s, added, st, &w->ffn_norm);
+    op_lora_up(s, added, 0, 2 * w->gate.n_row, t->lora_u, t->lora_delta, 1, false);
     for (uint32_t i = 0; i < w->gate.n_tile; i++) {
         const weight_tile *gate = &w->gate.tiles[i], *up = &w->up.tiles[i];
         decode_ffn_args args = {.n_embd = w->gate.n_col,
@@ -197,16 +240,18 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
                                 .w_post = st->w_post,
                                 .w_norm = w->ffn_norm.offset,
                                 .scale_gate = w->gate.scale,
-                                .scale_up = w->up.scale};
+                                .scale_up = w->up.scale,
+                                .n_ff = w->gate.n_row};
         kernel_run(
             s, &(kernel_call){.kernel = &kernel_decode_ffn,
                               .formats = {w->gate.type, w->up.type},
-                              .constants = sh.constants,
-                              .n_constant = 2,
+                              .constants = constants,
+                              .n_constant = 3,
                               .args = &args,
                               .views = {whole(t->x[t->x_at]), whole(st->update),
                                         whole(t->model->weights.vector_buffer), whole(gate->buffer),
-                                        whole(up->buffer), whole(t->x[1 - t->x_at]), whole(t->act)},
+                                        whole(up->buffer), whole(t->x[1 - t->x_at]), whole(t->act),
+                                        whole(added ? t->lora_delta : st->update)},
                               .x = min_u32(div_up(gate->n_row, sh.rows), MAX_GROUPS)});
     }
     stream_taken(t, st);
@@ -289,6 +334,7 @@ static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, s
     } else {
         run_geglu(t, s, il, st);
         run_down(t, s, &w->down);
+        run_lora_packed(t, s, lora_gpu_at(t->lora, il, LORA_INPUT_DOWN));
     }
     *st = (stream){t->ffn_out, w->post_ffn_norm.offset, w->scale};
     if (t->model->config.n_ple) {
@@ -323,6 +369,7 @@ void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t po
 void decode_gpu_head(text_gpu *t, kernel_steps *s) {
     const model_config *c = &t->model->config;
     run_matvec(t, s, t->model->weights.output, t->norm, t->logits);
+    op_lora(s, lora_gpu_head(t->lora), whole(t->norm), t->lora_u, t->logits, 1);
     /* Bins over the range of the capped logits; an uncapped model's are limited to it. */
     float high = c->softcap > 0 ? c->softcap : 64;
     uint32_t groups = div_up(c->n_vocab, 256 * 16);

@@ -80,6 +80,14 @@ carat_engine *carat_engine_open(const carat_engine_desc *desc, carat_device *dev
         carat_engine_close(eng);
         return NULL;
     }
+    carat_adapter_use use = {.scale = 1};
+    if (desc->adapter && (!(use.adapter = carat_adapter_open(eng, desc->adapter, err)) ||
+                          !carat_engine_adapt(eng, &use, 1, err))) {
+        carat_adapter_close(use.adapter);
+        carat_engine_close(eng);
+        return NULL;
+    }
+    carat_adapter_close(use.adapter); /* when it is used no more */
     eng->device = dev;
     if (dev) {
         eng->next = dev->engines;
@@ -95,6 +103,7 @@ void carat_engine_close(carat_engine *eng) {
     carat_engine **at = eng->device ? &eng->device->engines : NULL;
     while (at && *at && *at != eng) at = &(*at)->next;
     if (at && *at) *at = eng->next;
+    engine_close_adapters(eng);
     encoders_close(&eng->encoders);
     if (eng->model) model_close(eng->model);
     arena_free(eng->memory);
@@ -165,6 +174,8 @@ void engine_load_progress(const carat_engine *eng, uint64_t *done, uint64_t *tot
 void engine_unload(carat_engine *eng) {
     for (carat_session *ses = eng->sessions; ses; ses = ses->next) session_close(ses);
     gpu *g = eng->device ? eng->device->gpu : NULL;
+    lora_gpu_free(eng->adapted);
+    eng->adapted = NULL;
     upload_free(eng->upload);
     eng->upload = NULL;
     if (g && eng->matrices) {

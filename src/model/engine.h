@@ -42,6 +42,17 @@ double seconds_now(void); /* of a monotonic clock */
 
 /* ---- engine.c ---- */
 
+#define ENGINE_ADAPTERS 16u /* in use at once */
+
+struct carat_adapter {
+    arena *memory;
+    carat_engine *engine; /* NULL: it is closed */
+    carat_adapter *next;  /* of the engine */
+    lora *lora;
+    uint64_t hash; /* of all its values */
+    bool closed;   /* by the caller, while it was in use */
+};
+
 struct carat_engine {
     arena *memory;
     arena *host;          /* the weights, on the CPU; NULL: not there */
@@ -60,6 +71,11 @@ struct carat_engine {
     bool large; /* template */
     const char *system;
     const json *params, *messages;
+    carat_adapter *adapters;        /* open */
+    lora_use uses[ENGINE_ADAPTERS]; /* [n_use] in use */
+    uint32_t n_use;
+    uint64_t uses_hash; /* 0: none */
+    lora_gpu *adapted;  /* these on the GPU; NULL: not there */
 };
 
 bool engine_load_begin(carat_engine *eng, carat_error *err);
@@ -74,6 +90,13 @@ void engine_unload(carat_engine *eng);
 uint64_t engine_step_bytes(const carat_engine *eng);
 /* Bytes on the device for weights, and for KV: fixed and for each token. */
 void engine_memory(const carat_engine *eng, carat_model_info *info);
+
+/* ---- adapter.c ---- */
+
+/* Those in use are on the GPU, if there is one. */
+bool engine_adapters_ready(carat_engine *eng, carat_error *err);
+/* When the engine goes. */
+void engine_close_adapters(carat_engine *eng);
 
 /* ---- session.c ---- */
 

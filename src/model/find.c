@@ -156,6 +156,7 @@ static bool find_in_store(carat_model *m, const char *name, carat_engine_desc *d
                                            : fail(err, e.code, "%s", e.message);
     desc->path = m->ollama.model;
     desc->projector = m->ollama.projector;
+    desc->adapter = m->ollama.adapter;
     desc->system = m->ollama.system;
     desc->params = m->ollama.params;
     desc->messages = m->ollama.messages;

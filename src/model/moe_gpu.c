@@ -179,8 +179,11 @@ static void rmsnorm(const moe_run *r, const vector *w, float scale, gpu_buffer o
 static void dense_branch(const moe_run *r) {
     const text_gpu *t = r->t;
     rmsnorm(r, &r->w->ffn_norm, 1, t->norm);
-    op_matmul_geglu(r->s, &r->w->gate, &r->w->up, whole(t->norm), whole(t->act), r->n_tok);
+    const gpu_buffer delta = text_gpu_adapt_ffn(t, r->s, r->il, r->n_tok);
+    op_matmul_geglu(r->s, &r->w->gate, &r->w->up, whole(t->norm), delta, whole(t->act), r->n_tok);
     op_matmul(r->s, &r->w->down, r->c->n_embd, whole(t->act), whole(r->m->dense), r->n_tok);
+    op_lora(r->s, lora_gpu_at(t->lora, r->il, LORA_INPUT_DOWN), whole(t->act), t->lora_u,
+            r->m->dense, r->n_tok);
 }
 
 /* Which experts, and their tokens side by side. */
@@ -463,7 +466,9 @@ void moe_gpu_ffn(text_gpu *t, kernel_steps *s, uint32_t il, gpu_buffer y, uint32
         .n_pick = n_tok * c->n_expert_used,
         .n_tile = tile_count(c, n_tok),
     };
-    if (n_tok == 1)
+    const bool adapted =
+        lora_gpu_at(t->lora, il, LORA_INPUT_FFN) || lora_gpu_at(t->lora, il, LORA_INPUT_DOWN);
+    if (n_tok == 1 && !adapted)
         run_one(&r);
     else
         run_many(&r);

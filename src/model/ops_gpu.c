@@ -34,7 +34,8 @@ void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu
 }
 
 void op_matmul_geglu(kernel_steps *s, const weight *gate, const weight *up, gpu_view x,
-                     gpu_view out, uint32_t n_tok) {
+                     gpu_buffer delta, gpu_view out, uint32_t n_tok) {
+    const gpu_view added = delta.id ? whole(delta) : x; /* not read */
     /* The tiles of the two may be cut differently: go from cut to cut. */
     uint32_t a = 0, b = 0;
     for (uint32_t row = 0; row < gate->n_row;) {
@@ -55,8 +56,10 @@ void op_matmul_geglu(kernel_steps *s, const weight *gate, const weight *up, gpu_
         kernel_run(s, &(kernel_call){
                           .kernel = &kernel_matmul_geglu,
                           .formats = {gate->type, up->type},
+                          .constants = &(gpu_constant){"ADAPTED", delta.id != 0},
+                          .n_constant = 1,
                           .args = &args,
-                          .views = {x, {.buffer = ta->buffer}, {.buffer = tb->buffer}, out},
+                          .views = {x, {.buffer = ta->buffer}, {.buffer = tb->buffer}, out, added},
                           .x = div_up(args.n_row, TILE_ROWS / 2),
                           .y = div_up(n_tok, TILE_TOKENS),
                       });

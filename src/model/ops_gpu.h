@@ -11,9 +11,10 @@
 /* out [n_tok, n_row] = x [n_tok, n_col] * (the first n_row rows of W)^T. */
 void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu_view out,
                uint32_t n_tok);
-/* out [n_tok, n_row] = gelu(x * gate^T) * (x * up^T). */
+/* out [n_tok, n_row] = gelu(x * gate^T + delta[0]) * (x * up^T + delta[1]); delta [n_tok, 2, n_row]
+ * is what adapters add, id 0: nothing. */
 void op_matmul_geglu(kernel_steps *s, const weight *gate, const weight *up, gpu_view x,
-                     gpu_view out, uint32_t n_tok);
+                     gpu_buffer delta, gpu_view out, uint32_t n_tok);
 /* out [n_tok, w.n] = scale * rms(x) * w; vectors: weights.vector_buffer. */
 void op_rmsnorm(kernel_steps *s, gpu_buffer vectors, const vector *w, float eps, float scale,
                 gpu_view x, gpu_view out, uint32_t n_tok);

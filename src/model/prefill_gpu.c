@@ -160,6 +160,19 @@ static void attention(const prefill *p, uint32_t il, const key_rows *from) {
                      });
 }
 
+/* What adapters add to q, k and v. */
+static void adapt_qkv(const prefill *p, uint32_t il) {
+    const text_gpu *t = p->t;
+    const layer_config *l = &p->c->layers[il];
+    const lora_group *g = lora_gpu_at(t->lora, il, LORA_INPUT_QKV);
+    const uint32_t n_q = l->n_head * l->head_dim, n_kv = l->n_kv * l->head_dim;
+    op_lora_down(p->s, g, whole(t->norm), t->lora_u, p->n_tok);
+    op_lora_up(p->s, g, 0, n_q, t->lora_u, t->q, p->n_tok, true);
+    if (l->owns_kv) op_lora_up(p->s, g, n_q, n_kv, t->lora_u, t->k, p->n_tok, true);
+    if (l->owns_kv && !l->k_eq_v)
+        op_lora_up(p->s, g, n_q + n_kv, n_kv, t->lora_u, t->v, p->n_tok, true);
+}
+
 /* From the normed stream in t->norm to attn_out. */
 static void attention_block(const prefill *p, uint32_t il) {
     const layer_config *l = &p->c->layers[il];
@@ -171,6 +184,7 @@ static void attention_block(const prefill *p, uint32_t il) {
     matmul(p, &w->q, t->norm, t->q);
     if (l->owns_kv) matmul(p, &w->k, t->norm, t->k);
     if (l->owns_kv && !l->k_eq_v) matmul(p, &w->v, t->norm, t->v);
+    adapt_qkv(p, il);
     if (ring) copy_ring(p, kv, &keys, 0, p->pos - keys.first, keys.first, false);
     qkv_post(p, il, &keys);
     attention(p, il, &keys);
@@ -179,6 +193,8 @@ static void attention_block(const prefill *p, uint32_t il) {
         copy_ring(p, kv, &keys, keys.first + skip, p->pos + skip, n, true);
     }
     matmul(p, &w->out, t->attn, t->attn_out);
+    op_lora(p->s, lora_gpu_at(t->lora, il, LORA_INPUT_OUT), whole(t->attn), t->lora_u, t->attn_out,
+            p->n_tok);
 }
 
 static void ple_gate(const prefill *p, uint32_t il) {
@@ -206,8 +222,11 @@ static void layer(const prefill *p, uint32_t il) {
     if (l->moe) {
         moe_gpu_ffn(p->t, p->s, il, p->x, p->n_tok);
     } else {
-        op_matmul_geglu(p->s, &w->gate, &w->up, whole(t->norm), whole(t->act), p->n_tok);
+        const gpu_buffer delta = text_gpu_adapt_ffn(t, p->s, il, p->n_tok);
+        op_matmul_geglu(p->s, &w->gate, &w->up, whole(t->norm), delta, whole(t->act), p->n_tok);
         matmul(p, &w->down, t->act, t->ffn_out);
+        op_lora(p->s, lora_gpu_at(t->lora, il, LORA_INPUT_DOWN), whole(t->act), t->lora_u,
+                t->ffn_out, p->n_tok);
     }
     if (p->c->n_ple == 0) {
         add_rmsnorm(p, t->ffn_out, &w->post_ffn_norm, next, w->scale);
@@ -249,6 +268,7 @@ void prefill_gpu_scores(text_gpu *t, kernel_steps *s, uint32_t n_tok) {
         const uint32_t n = min_u32(TEXT_GPU_SCORE_ROWS, n_tok - t0);
         const gpu_view norm = {.buffer = t->norm, .offset = (uint64_t)t0 * c->n_embd * 4};
         op_matmul(s, w->output, c->n_vocab, norm, whole(t->logits), n);
+        op_lora(s, lora_gpu_head(t->lora), norm, t->lora_u, t->logits, n);
         const logprob_args args = {.n_vocab = c->n_vocab, .target0 = t0, .cap = c->softcap};
         kernel_run(s, &(kernel_call){
                           .kernel = &kernel_logprob,

@@ -78,7 +78,7 @@ static bool save_begin(save *s, carat_error *err) {
     uint32_t kind = ses->gpu ? KV_GPU : KV_CPU;
     *h = (header){.version = VERSION, .kind = kind, .n_token = ses->n_token};
     memcpy(h->magic, MAGIC, sizeof h->magic);
-    h->model = s->job.engine->fingerprint;
+    h->model = s->job.engine->fingerprint ^ s->job.engine->uses_hash;
     if (ses->gpu && !list_pieces(s, ses->n_token, &h->kv_bytes, err)) return false;
     if (ses->cpu) h->kv_bytes = text_cpu_kv_bytes(ses->cpu, ses->n_token);
     s->out = fopen(s->beside, "wb");
@@ -171,8 +171,9 @@ static bool check_header(save *s, carat_error *err) {
     if (h->version != VERSION)
         return fail(err, CARAT_E_UNSUPPORTED, "%s: a saved session of version %u, not %u", s->path,
                     h->version, (unsigned)VERSION);
-    if (h->model != s->job.engine->fingerprint)
-        return fail(err, CARAT_E_ARGUMENT, "%s: it was saved from another model than %s", s->path,
+    if (h->model != (s->job.engine->fingerprint ^ s->job.engine->uses_hash))
+        return fail(err, CARAT_E_ARGUMENT,
+                    "%s: it was saved from another model than %s, or with other adapters", s->path,
                     s->job.engine->name);
     if (h->kv_bytes > s->in->size || total(s) != s->in->size)
         return damaged(s, "the file is cut off, or damaged", err);

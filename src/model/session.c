@@ -20,8 +20,18 @@ static gpu *device_gpu(const carat_session *ses) { return ses->engine->device->g
 static bool make_kv(carat_session *ses, carat_error *err) {
     const model *m = ses->engine->model;
     carat_device *dev = ses->engine->device;
-    if (!dev->gpu) return text_cpu_create(m, ses->n_ctx, &ses->cpu, err);
-    if (!text_gpu_create(m, dev->gpu, dev->cache, ses->n_ctx, &ses->gpu, err)) return false;
+    if (!dev->gpu) {
+        if (!text_cpu_create(m, ses->n_ctx, &ses->cpu, err)) return false;
+        text_cpu_adapt(ses->cpu, ses->engine->uses, ses->engine->n_use);
+        return true;
+    }
+    if (!engine_adapters_ready(ses->engine, err) ||
+        !text_gpu_create(m, dev->gpu, dev->cache, ses->n_ctx, &ses->gpu, err))
+        return false;
+    if (!text_gpu_adapt(ses->gpu, ses->engine->adapted, err)) {
+        session_close(ses);
+        return false;
+    }
     if (text_gpu_read_bytes(ses->gpu, true) <= ses->read_cap &&
         text_gpu_read_bytes(ses->gpu, false) <= ses->read_cap)
         return true;

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DECODE_CALLS  4096u /* dispatches a step at most: 256 layers of up to 14, and the head */
+#define DECODE_CALLS  8192u /* dispatches a step at most: 256 layers of up to 28, and the head */
 #define PREFILL_CALLS 16384u
 #define PADDING       0 /* the token that soft tokens count as */
 
@@ -82,6 +82,11 @@ static void make_inputs(maker *mk, text_gpu *t, const model_config *c, uint64_t 
     make(mk, &t->targets, n * 4, GPU_STORAGE, "targets");
 }
 
+static void make_adapted(maker *mk, text_gpu *t, uint64_t n) {
+    make(mk, &t->lora_u, n * lora_gpu_inner(t->lora) * 4, GPU_STORAGE, "adapters");
+    make(mk, &t->lora_delta, n * lora_gpu_delta(t->lora) * 4, GPU_STORAGE, "adapted gates");
+}
+
 static void make_values(maker *mk, text_gpu *t, const model_config *c, uint64_t n) {
     widths w = widest(c);
     uint64_t embd = n * c->n_embd * 4, split = (uint64_t)TEXT_GPU_MAX_SPLIT * w.q * 4;
@@ -105,6 +110,7 @@ static void make_values(maker *mk, text_gpu *t, const model_config *c, uint64_t 
     make(mk, &t->topk_work, (TEXT_GPU_BINS + div_up(c->n_vocab, 4096)) * 4ull, GPU_STORAGE,
          "histogram");
     make(mk, &t->scores, n * 4, GPU_STORAGE, "scores");
+    make_adapted(mk, t, n);
 }
 
 /* The layer whose sliding K and V the shared layers read; n_layer: none. */
@@ -225,21 +231,21 @@ bool text_gpu_create(const model *m, gpu *g, kernel_cache *cache, uint32_t n_ctx
     return true;
 }
 
-#define CHUNK_BUFFERS 30u
+#define CHUNK_BUFFERS 32u
 
 typedef struct buffer_list {
     gpu_buffer *at[CHUNK_BUFFERS];
 } buffer_list;
 
 static buffer_list chunk_buffers(text_gpu *t) {
-    return (buffer_list){{&t->step,        &t->ids,       &t->last_seen,  &t->rope_sliding,
-                          &t->rope_global, &t->ple_token, &t->ple_proj,   &t->targets,
-                          &t->x[0],        &t->x[1],      &t->norm,       &t->qkv,
-                          &t->q,           &t->k,         &t->v,          &t->attn,
-                          &t->attn_stat,   &t->attn_out,  &t->act,        &t->ffn_out,
-                          &t->ple_gate,    &t->ple_out,   &t->logits,     &t->topk,
-                          &t->topk_work,   &t->scores,    &t->stage_k[0], &t->stage_k[1],
-                          &t->stage_v[0],  &t->stage_v[1]}};
+    return (buffer_list){{&t->step,        &t->ids,        &t->last_seen,  &t->rope_sliding,
+                          &t->rope_global, &t->ple_token,  &t->ple_proj,   &t->targets,
+                          &t->x[0],        &t->x[1],       &t->norm,       &t->qkv,
+                          &t->q,           &t->k,          &t->v,          &t->attn,
+                          &t->attn_stat,   &t->attn_out,   &t->act,        &t->ffn_out,
+                          &t->ple_gate,    &t->ple_out,    &t->logits,     &t->topk,
+                          &t->topk_work,   &t->scores,     &t->stage_k[0], &t->stage_k[1],
+                          &t->stage_v[0],  &t->stage_v[1], &t->lora_u,     &t->lora_delta}};
 }
 
 static void free_chunk(text_gpu *t) {
@@ -264,6 +270,19 @@ static bool reserve(text_gpu *t, uint32_t n, carat_error *err) {
     free_chunk(t);
     *t = larger;
     return true;
+}
+
+bool text_gpu_adapt(text_gpu *t, const lora_gpu *adapters, carat_error *err) {
+    maker mk = {.t = t, .ok = true, .err = err};
+    kernel_steps_forget(t->decode);
+    kernel_steps_forget(t->prefill);
+    gpu_buffer_free(t->gpu, t->lora_u);
+    gpu_buffer_free(t->gpu, t->lora_delta);
+    t->lora_u = t->lora_delta = (gpu_buffer){0};
+    t->lora = adapters;
+    make_adapted(&mk, t, t->n_chunk);
+    if (!mk.ok) t->lora = NULL;
+    return mk.ok;
 }
 
 void text_gpu_free(text_gpu *t) {
@@ -362,6 +381,15 @@ void text_gpu_embed(text_gpu *t, kernel_steps *s, gpu_buffer ids, uint32_t n_tok
                    .views = {{.buffer = ids}, {.buffer = w->tiles[i].buffer}, {.buffer = t->x[0]}},
                    .x = div_up(n_tok * (w->n_col / 16), 64)});
     }
+    op_lora_embed(s, lora_gpu_embed(t->lora), sqrtf((float)w->n_col), ids, t->x[0], n_tok);
+}
+
+gpu_buffer text_gpu_adapt_ffn(const text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_tok) {
+    const lora_group *g = lora_gpu_at(t->lora, il, LORA_INPUT_FFN);
+    if (!g) return (gpu_buffer){0};
+    op_lora_down(s, g, (gpu_view){.buffer = t->norm}, t->lora_u, n_tok);
+    op_lora_up(s, g, 0, g->n_row, t->lora_u, t->lora_delta, n_tok, false);
+    return t->lora_delta;
 }
 
 /* ---- runs ---------------------------------------------------------------------------------- */

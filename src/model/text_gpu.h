@@ -10,6 +10,7 @@
 
 #include "gpu/kernel.h"
 #include "model/encoder.h"
+#include "model/lora_gpu.h"
 
 #define TEXT_GPU_CHUNK      512u  /* tokens of a prefill chunk, at most */
 #define TEXT_GPU_CANDIDATES 256u  /* logits that come back from a step */
@@ -61,23 +62,26 @@ typedef struct text_gpu {
     gpu_buffer ple_token; /* [n_chunk, n_layer * n_ple] f32: scaled rows of the table;
                                        in prefill rows of n_owner * n_ple unless all layers run */
     /* Values of a run, f32. */
-    gpu_buffer x[2];      /* [n_chunk, n_embd] residual stream, ping-pong */
-    gpu_buffer norm;      /* [n_chunk, n_embd] */
-    gpu_buffer qkv;       /* decode: [q, k, v] raw rows of one token */
-    gpu_buffer q, k, v;   /* prefill: [n_chunk, n_head * head_dim], [n_chunk, n_kv * head_dim] */
-    gpu_buffer attn;      /* [n_chunk, n_head * head_dim]; decode: partial results of the splits */
-    gpu_buffer attn_stat; /* decode: maximum and sum of each split */
-    gpu_buffer attn_out;  /* [n_chunk, n_embd] */
-    gpu_buffer act;       /* [n_chunk, n_ff] gelu(gate) * up */
-    gpu_buffer ffn_out;   /* [n_chunk, n_embd] */
-    gpu_buffer ple_proj;  /* [n_chunk, n_layer * n_ple] projection of the embedding, raw */
-    gpu_buffer ple_gate;  /* [n_chunk, n_ple] */
-    gpu_buffer ple_out;   /* [n_chunk, n_embd] */
-    gpu_buffer logits;    /* [max(1, TEXT_GPU_SCORE_ROWS), n_vocab] */
-    gpu_buffer topk;      /* candidates: u32 count, f32 logsumexp, ..., then (id, logit) pairs */
-    gpu_buffer scores;    /* [n_chunk] log-probabilities */
-    gpu_buffer targets;   /* [n_chunk] i32, -1: none */
-    gpu_buffer topk_work; /* histogram */
+    gpu_buffer x[2];       /* [n_chunk, n_embd] residual stream, ping-pong */
+    gpu_buffer norm;       /* [n_chunk, n_embd] */
+    gpu_buffer qkv;        /* decode: [q, k, v] raw rows of one token */
+    gpu_buffer q, k, v;    /* prefill: [n_chunk, n_head * head_dim], [n_chunk, n_kv * head_dim] */
+    gpu_buffer attn;       /* [n_chunk, n_head * head_dim]; decode: partial results of the splits */
+    gpu_buffer attn_stat;  /* decode: maximum and sum of each split */
+    gpu_buffer attn_out;   /* [n_chunk, n_embd] */
+    gpu_buffer act;        /* [n_chunk, n_ff] gelu(gate) * up */
+    gpu_buffer ffn_out;    /* [n_chunk, n_embd] */
+    gpu_buffer ple_proj;   /* [n_chunk, n_layer * n_ple] projection of the embedding, raw */
+    gpu_buffer ple_gate;   /* [n_chunk, n_ple] */
+    gpu_buffer ple_out;    /* [n_chunk, n_embd] */
+    gpu_buffer logits;     /* [max(1, TEXT_GPU_SCORE_ROWS), n_vocab] */
+    gpu_buffer topk;       /* candidates: u32 count, f32 logsumexp, ..., then (id, logit) pairs */
+    gpu_buffer scores;     /* [n_chunk] log-probabilities */
+    gpu_buffer targets;    /* [n_chunk] i32, -1: none */
+    gpu_buffer topk_work;  /* histogram */
+    const lora_gpu *lora;  /* adapters in use, or NULL */
+    gpu_buffer lora_u;     /* [n_chunk, lora_gpu_inner()] */
+    gpu_buffer lora_delta; /* [n_chunk, lora_gpu_delta()] what they add to gate and up */
     float *rope_host, *ple_host; /* staging for the inputs above */
     int32_t *ids_host;           /* [n_chunk] */
     uint32_t x_at;               /* which x holds the residual stream now */
@@ -91,6 +95,9 @@ typedef struct text_gpu {
 bool text_gpu_create(const model *m, gpu *g, kernel_cache *cache, uint32_t n_ctx, text_gpu **out,
                      carat_error *err);
 void text_gpu_free(text_gpu *t);
+/* From the next run on these adapters are added; borrowed. NULL: none. What was computed before
+ * stays, so it is for the beginning. On failure none are in use. */
+bool text_gpu_adapt(text_gpu *t, const lora_gpu *adapters, carat_error *err);
 /* Bytes that text_gpu_create() will take: fixed and for each token of context. */
 void text_gpu_memory(const model *m, uint64_t *kv_fixed, uint64_t *kv_token, uint64_t *scratch);
 
@@ -132,6 +139,10 @@ uint32_t text_gpu_kv_pieces(const text_gpu *t, uint32_t n, kv_piece *out); /* [2
 
 /* x[0] = embedding of n_tok tokens; x_at = 0. */
 void text_gpu_embed(text_gpu *t, kernel_steps *s, gpu_buffer ids, uint32_t n_tok);
+
+/* What adapters add to gate and up of layer il, whose input is in t->norm, in t->lora_delta; id 0
+ * when they add nothing. */
+gpu_buffer text_gpu_adapt_ffn(const text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_tok);
 
 /* ---- decode_gpu.c ---- */
 
