@@ -247,6 +247,8 @@ typedef enum carat_event_kind {
     CARAT_EVENT_SCORE,     /* token, logprob */
     CARAT_EVENT_NOTICE,    /* text: something the user should know (turns dropped, device lost) */
     CARAT_EVENT_DONE,
+    CARAT_EVENT_STEP, /* of training, see carat_train.h */
+    CARAT_EVENT_EVAL,
 } carat_event_kind;
 
 typedef enum carat_finish_reason {

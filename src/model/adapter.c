@@ -139,7 +139,8 @@ bool carat_engine_adapt(carat_engine *eng, const carat_adapter_use *uses, size_t
     uint64_t h = 0;
     for (size_t i = 0; i < n; i++) {
         list[i] = (lora_use){uses[i].adapter->lora, uses[i].scale};
-        h = hash_bytes(hash_bytes(h, &uses[i].adapter->hash, sizeof h), &uses[i].scale, sizeof(float));
+        h = hash_bytes(h, &uses[i].adapter->hash, sizeof h);
+        h = hash_bytes(h, &uses[i].scale, sizeof(float));
     }
     if (g && n && !lora_gpu_create(eng->model, g, list, (uint32_t)n, &ready, err)) return false;
     for (carat_session *ses = eng->sessions; ses; ses = ses->next) session_close(ses);
