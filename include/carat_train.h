@@ -113,6 +113,10 @@ carat_job *carat_trainer_check(carat_trainer *tr, bool *effect, carat_error *err
 
 /* The adapter as it is now, a copy that is open for eng. */
 carat_adapter *carat_trainer_adapter(carat_trainer *tr, carat_error *err);
+/* What an adapter is, as one JSON object: rank (the largest), alpha and scale of the first pair,
+ * rslora, targets, first_layer, n_layer (from it to the last one), parameters, and how many pairs
+ * of the file do nothing here. carat_string_free() it. */
+char *carat_adapter_describe(const carat_adapter *adapter, carat_error *err);
 /* Writes an adapter: a GGUF when the path ends in .gguf, else a folder (made when it is not there)
  * as PEFT has it. Written beside, then renamed. */
 bool carat_adapter_save(const carat_adapter *adapter, const char *path, carat_error *err);
