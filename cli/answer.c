@@ -138,6 +138,8 @@ static void show_event(printer *p, const carat_event *ev, answer *out) {
         out->finish = ev->finish;
         break;
     case CARAT_EVENT_PENDING:
+    case CARAT_EVENT_STEP: /* of training */
+    case CARAT_EVENT_EVAL:
         break;
     }
 }

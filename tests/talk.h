@@ -69,6 +69,8 @@ static inline void note_line(buf *b, const carat_event *ev) {
 static inline void note_event(answer *a, const carat_event *ev) {
     switch (ev->kind) {
     case CARAT_EVENT_PENDING:
+    case CARAT_EVENT_STEP:
+    case CARAT_EVENT_EVAL:
         break;
     case CARAT_EVENT_PROGRESS:
         a->n_progress++;

@@ -61,6 +61,7 @@ static void five_facts(void **state) {
     trainer *plan;
     train_cpu *cpu;
     lora *l;
+    adamw moments;
     lora_plan shape = {.rank = 16, .alpha = 32, .seed = 1};
     const train_options o = {.lr = 2e-3,
                              .clip = 1,
@@ -76,7 +77,8 @@ static void five_facts(void **state) {
     assert_int_equal(data->n, 40);
     REQUIRE(trainer_open(data, &o, &plan, &err));
     REQUIRE(lora_create(f.g.memory, f.g.model, &shape, &l, &err));
-    REQUIRE(train_cpu_open(f.g.model, plan, l, false, &cpu, &err));
+    REQUIRE(adamw_open(f.g.memory, l->n_value, 0, &moments, &err));
+    REQUIRE(train_cpu_open(f.g.model, plan, l, &moments, UINT64_MAX, &cpu, &err));
     for (train_event e = TRAIN_BATCH; e != TRAIN_FINISHED;)
         REQUIRE(train_cpu_advance(cpu, &e, &err));
     print_message("%u steps, loss %.3g\n", plan->n_step, plan->step_loss);

@@ -311,6 +311,7 @@ typedef struct session {
     dataset *data;
     trainer *plan;
     lora *adapter;
+    adamw *moments;
     train_cpu *cpu;
 } session;
 
@@ -333,7 +334,9 @@ static session open_session(const char *data, train_options o, uint32_t rank) {
     s.data = open_data("facts.jsonl", data, (dataset_options){0});
     REQUIRE(trainer_open(s.data, &o, &s.plan, &err));
     REQUIRE(lora_create(f.g.memory, f.g.model, &plan, &s.adapter, &err));
-    REQUIRE(train_cpu_open(f.g.model, s.plan, s.adapter, true, &s.cpu, &err));
+    s.moments = golden_alloc(&f.g, 1, sizeof *s.moments);
+    REQUIRE(adamw_open(f.g.memory, s.adapter->n_value, o.weight_decay, s.moments, &err));
+    REQUIRE(train_cpu_open(f.g.model, s.plan, s.adapter, s.moments, 0, &s.cpu, &err));
     return s;
 }
 
@@ -364,11 +367,11 @@ static void resume_equals_no_interruption(void **state) {
         session a = open_session(facts, usual, 4), b = open_session(facts, usual, 4);
         source *src;
         advance(&a, stop);
-        REQUIRE(train_cpu_save(a.cpu, path, &err));
+        REQUIRE(checkpoint_write(path, a.plan, a.adapter, a.moments, &err));
         close_session(&a);
         memset(b.adapter->values, 7, b.adapter->n_value * sizeof(float));
         REQUIRE(source_open(f.g.memory, path, &src, &err));
-        REQUIRE(train_cpu_resume(b.cpu, src, &err));
+        REQUIRE(checkpoint_read(src, b.plan, b.adapter, b.moments, &err));
         source_close(src);
         advance(&b, 1000);
         assert_memory_equal(b.adapter->values, whole.adapter->values,
@@ -382,7 +385,7 @@ static void resume_equals_no_interruption(void **state) {
     session b = open_session(facts, other, 4);
     source *src;
     REQUIRE(source_open(f.g.memory, path, &src, &err));
-    assert_false(train_cpu_resume(b.cpu, src, &err));
+    assert_false(checkpoint_read(src, b.plan, b.adapter, b.moments, &err));
     assert_non_null(strstr(err.message, "another model, data, adapter or options"));
     source_close(src);
     close_session(&b);

@@ -85,8 +85,8 @@ static void put_tensor(buf *b, const char *name, uint64_t i, uint64_t n) {
                name, n, i * bytes, (i + 1) * bytes);
 }
 
-bool checkpoint_write(const char *path, const trainer *t, const lora *adapter, const float *m,
-                      const float *v, carat_error *err) {
+bool checkpoint_write(const char *path, const trainer *t, const lora *adapter, const adamw *moments,
+                      carat_error *err) {
     buf header = {0}, file = {0};
     field fields[N_FIELD];
     fields_of(t, adapter, fields);
@@ -104,8 +104,8 @@ bool checkpoint_write(const char *path, const trainer *t, const lora *adapter, c
     buf_put(&file, header.data, header.len);
     const size_t bytes = (size_t)adapter->n_value * sizeof(float);
     buf_put(&file, adapter->values, bytes);
-    buf_put(&file, m, bytes);
-    buf_put(&file, v, bytes);
+    buf_put(&file, moments->m, bytes);
+    buf_put(&file, moments->v, bytes);
     const bool ok = header.failed || file.failed ? fail_memory(err, file.len, "a checkpoint")
                                                  : file_write(path, file.data, file.len, err);
     buf_free(&header);
@@ -132,7 +132,12 @@ static bool read_values(const safetensors *s, const char *name, uint64_t n, floa
     return safetensors_read_f32(s, t, out, err);
 }
 
-static bool read_state(const safetensors *s, trainer *t, const lora *l, carat_error *err) {
+static bool damaged(const safetensors *s, carat_error *err) {
+    return fail(err, CARAT_E_FORMAT, "checkpoint: %s is damaged", s->src->name);
+}
+
+static bool read_state(const safetensors *s, const trainer *t, const lora *l, train_state *out,
+                       carat_error *err) {
     field f[N_FIELD];
     fields_of(t, l, f);
     const uint64_t expected = f[0].value;
@@ -142,29 +147,35 @@ static bool read_state(const safetensors *s, trainer *t, const lora *l, carat_er
         return fail(err, CARAT_E_ARGUMENT,
                     "checkpoint: %s is of a run with another model, data, adapter or options",
                     s->src->name);
-    const train_state state = {.step = (uint32_t)f[1].value,
-                               .epoch = (uint32_t)f[2].value,
-                               .at = (uint32_t)f[3].value,
-                               .n_worse = (uint32_t)f[4].value,
-                               .best_eval = real_of(f[5].value),
-                               .stopped = f[6].value != 0,
-                               .eval_due = f[7].value != 0 && t->n_eval};
-    if (state.step > t->n_step || (state.step < t->n_step && state.at >= t->n_train))
-        return fail(err, CARAT_E_FORMAT, "checkpoint: %s is damaged", s->src->name);
-    t->state = state;
-    t->batch = t->next = 0;
-    t->loss = 0;
-    return true;
+    *out = (train_state){.step = (uint32_t)f[1].value,
+                         .epoch = (uint32_t)f[2].value,
+                         .at = (uint32_t)f[3].value,
+                         .n_worse = (uint32_t)f[4].value,
+                         .best_eval = real_of(f[5].value),
+                         .stopped = f[6].value != 0,
+                         .eval_due = f[7].value != 0 && t->n_eval};
+    return out->step < t->n_step ? out->at < t->n_train || damaged(s, err)
+                                 : out->step == t->n_step || damaged(s, err);
 }
 
-bool checkpoint_read(source *src, trainer *t, lora *adapter, float *m, float *v, carat_error *err) {
+bool checkpoint_read(source *src, trainer *t, lora *adapter, adamw *moments, carat_error *err) {
     arena *scratch = arena_create(err);
     safetensors *s;
+    train_state state;
     const uint64_t n = adapter->n_value;
-    if (!scratch) return false;
-    const bool ok = safetensors_open(scratch, src, &s, err) && read_state(s, t, adapter, err) &&
-                    read_values(s, "adapter", n, adapter->values, err) &&
-                    read_values(s, "m", n, m, err) && read_values(s, "v", n, v, err);
+    float *values = scratch ? arena_alloc(scratch, 3 * n, sizeof *values) : NULL;
+    bool ok = values || fail_memory(err, 3 * n * sizeof *values, "a checkpoint");
+    ok = ok && safetensors_open(scratch, src, &s, err) && read_state(s, t, adapter, &state, err) &&
+         read_values(s, "adapter", n, values, err) && read_values(s, "m", n, values + n, err) &&
+         read_values(s, "v", n, values + 2 * n, err);
+    if (ok) { /* all of it, or nothing */
+        const size_t bytes = (size_t)n * sizeof *values;
+        memcpy(adapter->values, values, bytes);
+        memcpy(moments->m, values + n, bytes);
+        memcpy(moments->v, values + 2 * n, bytes);
+        moments->step = state.step;
+        trainer_rewind(t, &state);
+    }
     arena_free(scratch);
     return ok;
 }

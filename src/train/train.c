@@ -55,10 +55,13 @@ static uint32_t batch_samples(const trainer *t, const uint32_t *list, uint32_t n
 static uint32_t plan_step(trainer *t) {
     uint32_t at = t->state.at;
     t->n_batches = 0;
-    t->n_target = 0;
+    t->n_target = t->n_token = 0;
     for (; t->n_batches < t->options.n_accumulate && at < t->n_train; t->n_batches++) {
         const uint32_t n = batch_samples(t, t->train, t->n_train, at);
-        for (uint32_t i = 0; i < n; i++) t->n_target += t->data->samples[t->train[at + i]].n_target;
+        for (uint32_t i = 0; i < n; i++) {
+            t->n_target += t->data->samples[t->train[at + i]].n_target;
+            t->n_token += t->data->samples[t->train[at + i]].n;
+        }
         at += n;
     }
     return at;
@@ -115,8 +118,10 @@ static void hold_out(trainer *t) {
     for (uint32_t i = 0; i < n; i++) t->eval[i] = i;
     shuffle(t->eval, n, lora_random(t->options.seed, HELD_OUT));
     qsort(t->eval, t->n_eval, sizeof *t->eval, ascending);
-    for (uint32_t i = 0; i < t->n_eval; i++)
+    for (uint32_t i = 0; i < t->n_eval; i++) {
         t->eval_target += t->data->samples[t->eval[i]].n_target;
+        t->eval_token += t->data->samples[t->eval[i]].n;
+    }
 }
 
 bool trainer_open(const dataset *d, const train_options *o, trainer **out, carat_error *err) {
@@ -170,6 +175,8 @@ static void next_eval(trainer *t, train_work *out) {
     *out =
         (train_work){.kind = TRAIN_EVAL, .first = t->next == 0, .last = t->next + n == t->n_eval};
     fill_batch(t, t->eval + t->next, n, out);
+    t->n_target = t->eval_target;
+    t->n_token = t->eval_token;
 }
 
 static void next_learn(trainer *t, train_work *out) {
@@ -199,6 +206,13 @@ void trainer_next(trainer *t, train_work *out) {
 
 /* ---- what came of it ---- */
 
+/* Nothing is done yet of what comes next. */
+static void begin(trainer *t) {
+    t->batch = t->next = 0;
+    t->n_token_done = 0;
+    t->loss = 0;
+}
+
 static void end_step(trainer *t, double norm) {
     const train_options *o = &t->options;
     train_state *s = &t->state;
@@ -212,19 +226,15 @@ static void end_step(trainer *t, double norm) {
     }
     const bool now = o->eval_every && s->step % o->eval_every == 0;
     s->eval_due = t->n_eval && (now || s->step == t->n_step);
-    t->batch = t->next = 0;
-    t->loss = 0;
 }
 
 static void end_eval(trainer *t) {
     train_state *s = &t->state;
-    t->eval_loss = t->loss / (double)t->eval_target;
+    t->eval_loss = t->loss / (double)t->n_target;
     s->n_worse = t->eval_loss < s->best_eval ? 0 : s->n_worse + 1;
     s->best_eval = fmin(s->best_eval, t->eval_loss);
     s->stopped = t->options.patience && s->n_worse >= t->options.patience;
     s->eval_due = false;
-    t->next = 0;
-    t->loss = 0;
 }
 
 bool trainer_took(trainer *t, const train_work *w, double loss, double norm, train_event *event,
@@ -243,8 +253,17 @@ bool trainer_took(trainer *t, const train_work *w, double loss, double norm, tra
     t->next += learn ? batch_samples(t, t->train, t->n_train, t->next)
                      : batch_samples(t, t->eval, t->n_eval, t->next);
     t->batch += learn;
+    t->n_token_done += w->batch.n_tok;
+    if (learn) t->n_learned += w->batch.n_tok;
+    if (learn && w->last) t->rate = w->lr;
     *event = !w->last ? TRAIN_BATCH : learn ? TRAIN_STEP : TRAIN_EVALUATED;
     if (w->last && learn) end_step(t, norm);
     if (w->last && !learn) end_eval(t);
+    if (w->last) begin(t);
     return true;
+}
+
+void trainer_rewind(trainer *t, const train_state *to) {
+    t->state = *to;
+    begin(t);
 }

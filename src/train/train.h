@@ -135,10 +135,13 @@ typedef struct trainer {
     uint32_t ordered;                       /* the epoch whose order that is */
     uint32_t batch, n_batches;              /* of this step: done, all */
     uint32_t next;                          /* place in the order, within the step; in eval */
-    uint64_t n_target;                      /* of this step */
+    uint64_t n_target;                      /* of this step, or of the evaluation */
+    uint64_t n_token, n_token_done;         /* of it: all, and those that were run */
+    uint64_t n_learned;                     /* tokens run in learning since it was opened */
     double loss;                            /* sum over the step, or the evaluation */
     double step_loss, grad_norm, eval_loss; /* means: of the last step, the last evaluation */
-    uint64_t eval_target;
+    double rate;                            /* of the last step */
+    uint64_t eval_target, eval_token;
     int32_t *tokens; /* [n_batch] of the work handed out */
     uint32_t *start;
     float *weight;
@@ -152,6 +155,8 @@ void trainer_next(trainer *t, train_work *out);
  * that is not a number; the adapter must not have changed then. */
 bool trainer_took(trainer *t, const train_work *w, double loss, double norm, train_event *event,
                   carat_error *err);
+/* Back to the beginning of a step: nothing of an unfinished one counts. */
+void trainer_rewind(trainer *t, const train_state *to);
 
 /* ---- train_cpu.c ---- */
 
@@ -159,29 +164,28 @@ typedef struct train_cpu {
     trainer *plan; /* borrowed */
     lora *adapter; /* borrowed; is what learns */
     back_cpu *back;
+    adamw *moments; /* borrowed */
     arena *memory;
     lora *grad;
-    adamw optimiser;
 } train_cpu;
 
-bool train_cpu_open(const model *m, trainer *plan, lora *adapter, bool recompute, train_cpu **out,
-                    carat_error *err);
+/* budget: bytes; where keeping what the way back needs takes more, it is computed again. */
+bool train_cpu_open(const model *m, trainer *plan, lora *adapter, adamw *moments, uint64_t budget,
+                    train_cpu **out, carat_error *err);
 void train_cpu_free(train_cpu *t);
 /* One batch. */
 bool train_cpu_advance(train_cpu *t, train_event *event, carat_error *err);
-/* At any time: what goes on from there is what would have come. */
-bool train_cpu_save(const train_cpu *t, const char *path, carat_error *err);
-bool train_cpu_resume(train_cpu *t, source *src, carat_error *err);
+uint64_t train_cpu_bytes(const train_cpu *t);
 /* Whether the adapter changes the loss of the first sample: one that does not is worth nothing. */
 bool train_cpu_has_effect(train_cpu *t, bool *effect, carat_error *err);
 
 /* ---- checkpoint.c ---- */
 
 /* Writes all that a run goes on from, beside the path and then over it. At any time; what has been
- * done of an unfinished step is done again. m and v: the moments, [adapter->n_value]. */
-bool checkpoint_write(const char *path, const trainer *t, const lora *adapter, const float *m,
-                      const float *v, carat_error *err);
+ * done of an unfinished step is done again. */
+bool checkpoint_write(const char *path, const trainer *t, const lora *adapter, const adamw *moments,
+                      carat_error *err);
 /* Into an adapter of the same shape and a plan of the same options and data, else an error. */
-bool checkpoint_read(source *src, trainer *t, lora *adapter, float *m, float *v, carat_error *err);
+bool checkpoint_read(source *src, trainer *t, lora *adapter, adamw *moments, carat_error *err);
 
 #endif

@@ -6,17 +6,26 @@
 #include <math.h>
 #include <string.h>
 
-bool train_cpu_open(const model *m, trainer *plan, lora *adapter, bool recompute, train_cpu **out,
-                    carat_error *err) {
+/* Keeps all that the way back needs, or computes it again where that takes too much. */
+static bool make_room(train_cpu *t, const model *m, uint64_t budget, carat_error *err) {
+    for (int recompute = 0;; recompute++) {
+        if (!back_cpu_create(m, t->adapter, t->plan->n_batch, recompute, &t->back, err))
+            return false;
+        if (recompute || train_cpu_bytes(t) <= budget) return true;
+        back_cpu_free(t->back);
+        t->back = NULL;
+    }
+}
+
+bool train_cpu_open(const model *m, trainer *plan, lora *adapter, adamw *moments, uint64_t budget,
+                    train_cpu **out, carat_error *err) {
     arena *memory = arena_create(err);
     if (!memory) return false;
     train_cpu *t = arena_alloc(memory, 1, sizeof *t);
     bool ok = t || fail_memory(err, sizeof *t, "training");
     if (ok) {
-        *t = (train_cpu){.plan = plan, .adapter = adapter, .memory = memory};
-        ok = lora_like(memory, adapter, &t->grad, err) &&
-             adamw_open(memory, adapter->n_value, plan->options.weight_decay, &t->optimiser, err) &&
-             back_cpu_create(m, adapter, plan->n_batch, recompute, &t->back, err);
+        *t = (train_cpu){.plan = plan, .adapter = adapter, .moments = moments, .memory = memory};
+        ok = lora_like(memory, adapter, &t->grad, err) && make_room(t, m, budget, err);
     }
     if (ok) {
         *out = t;
@@ -43,19 +52,13 @@ bool train_cpu_advance(train_cpu *t, train_event *event, carat_error *err) {
         return false;
     if (learn && w.last) norm = clip_norm(t->grad->values, t->grad->n_value, t->plan->options.clip);
     if (!trainer_took(t->plan, &w, loss, norm, event, err)) return false;
-    if (learn && w.last) adamw_step(&t->optimiser, t->adapter->values, t->grad->values, w.lr);
+    if (learn && w.last) adamw_step(t->moments, t->adapter->values, t->grad->values, w.lr);
     return true;
 }
 
-bool train_cpu_save(const train_cpu *t, const char *path, carat_error *err) {
-    return checkpoint_write(path, t->plan, t->adapter, t->optimiser.m, t->optimiser.v, err);
-}
-
-bool train_cpu_resume(train_cpu *t, source *src, carat_error *err) {
-    if (!checkpoint_read(src, t->plan, t->adapter, t->optimiser.m, t->optimiser.v, err))
-        return false;
-    t->optimiser.step = t->plan->state.step;
-    return true;
+/* The gradients beside the network's own; values and moments are the caller's. */
+uint64_t train_cpu_bytes(const train_cpu *t) {
+    return back_cpu_bytes(t->back) + t->grad->n_value * sizeof(float);
 }
 
 bool train_cpu_has_effect(train_cpu *t, bool *effect, carat_error *err) {
