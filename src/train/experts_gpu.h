@@ -16,7 +16,7 @@ bool experts_gpu_create(const model *m, gpu *g, uint32_t n_max, experts_gpu **ou
                         carat_error *err);
 void experts_gpu_free(experts_gpu *x);
 /* What it holds, or would hold, on the device. */
-uint64_t experts_gpu_bytes(const model_config *c, uint32_t n_max);
+uint64_t experts_gpu_bytes(const model *m, uint32_t n_max);
 
 /* sum [n_tok, n_embd] = (19) of y [n_tok, n_embd], before its norm */
 void experts_gpu_forward(experts_gpu *x, kernel_steps *s, uint32_t il, gpu_view y, gpu_view sum,
