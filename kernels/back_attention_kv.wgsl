@@ -1,0 +1,75 @@
+// include: attend
+// back_attention_kv: dv or dk of train_attention, given dout: with p = exp(q k^T - lse) where seen,
+//   VALUES 1: dkv += p^T dout;  0: dkv += (p * (dout v^T - delta))^T q,
+//   both over all query heads that read the kv head. Layers that share k and v add up.
+//   dkv [n_tok, n_kv, head_dim]; the others: back_attention_q.
+// Grid: x = ceil(n_tok / 32), y = n_kv; 256 threads. A workgroup owns 32 keys; the query rows that
+// may see them pass by. f32. CPU twin: back_attend().
+
+override VALUES: u32 = 0;
+
+struct Args { n_tok: u32, n_head: u32, n_kv: u32, head_dim: u32, window: u32 }
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<storage, read> q: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> k: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> span: array<vec2<u32>>;
+@group(0) @binding(5) var<storage, read> lse: array<f32>;
+@group(0) @binding(6) var<storage, read> dout: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read> delta: array<f32>;
+@group(0) @binding(8) var<storage, read_write> dkv: array<vec4<f32>>;
+
+fn own4(of_values: bool, row: u32, kv: u32, c4: u32) -> vec4<f32> {
+    let at = key_at(row, kv) * (args.head_dim / 4) + c4;
+    if (of_values) { return v[at]; }
+    return k[at];
+}
+
+fn pass4(of_values: bool, row: u32, kv: u32, c4: u32) -> vec4<f32> {
+    let at = query_at(row, kv) * (args.head_dim / 4) + c4;
+    if (of_values) { return dout[at]; }
+    return q[at];
+}
+
+fn added4(row: u32, kv: u32, c4: u32) -> vec4<f32> {
+    return pass4(VALUES == 1, row, kv, c4);
+}
+
+fn store4(row: u32, kv: u32, c4: u32, value: vec4<f32>) {
+    dkv[key_at(row, kv) * (args.head_dim / 4) + c4] += value;
+}
+
+// Four keys' weights of a query row, given its products with them and dout's with their values.
+fn weights(key: vec4<u32>, row: u32, end: u32, kv: u32, s: vec4<f32>, dp: vec4<f32>) -> vec4<f32> {
+    let tok = token_of(row);
+    let at = query_at(row, kv);
+    let seen = (key <= vec4(tok)) & (key >= vec4(first_key(tok))) & vec4(row < end);
+    var w = exp(s - lse[at]);
+    if (VALUES == 0) { w *= dp - delta[at]; }
+    return select(vec4(0.0), w, seen);
+}
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+    let kv = wid.y;
+    let lane = id & 31;
+    let key0 = wid.x * 32;
+    let key = key0 + (id >> 5) * 4 + vec4(0u, 1u, 2u, 3u);
+    let last_key = min(key0 + 31, args.n_tok - 1);
+    var end_tok = span[last_key].y;
+    if (args.window > 0) { end_tok = min(end_tok, last_key + args.window); }
+    let end = end_tok * group_size();
+    var sums: Sums;
+    for (var row0 = key0 * group_size(); row0 < end; row0 += 64) {
+        let s = all_dots(id, false, key0, row0, kv);
+        var w = mat2x4<f32>();
+        if (VALUES == 0) { w = all_dots(id, true, key0, row0, kv); }
+        w[0] = weights(key, row0 + lane, end, kv, s[0], w[0]);
+        w[1] = weights(key, row0 + lane + 32, end, kv, s[1], w[1]);
+        put_weights(id, w);
+        workgroupBarrier();
+        add_rows(id, row0, min(64u, end - row0), kv, &sums);
+        workgroupBarrier();
+    }
+    store_sums(id, key0, args.n_tok, kv, sums);
+}

@@ -1,0 +1,91 @@
+/* ops_train_attention: attention of training on the device, whole samples at once, and its way
+ * back. The scores are never stored: the way back makes them again and finds a row's softmax from
+ * its log of sums.
+ *
+ * Flow: back_gpu.c calls it. CPU twin: ref_attend(), back_attend() and the masks of back_cpu.c. */
+#include "train/ops_train.h"
+
+#include "kernels.h"
+
+#define OWN_ROWS 32u /* of lib/attend */
+#define NARROW   256u
+#define WIDEST   512u
+
+static gpu_constant wide(const layer_config *l) {
+    assert(l->head_dim % 32 == 0 && l->head_dim <= WIDEST);
+    return (gpu_constant){.name = "WIDE", .value = l->head_dim > NARROW};
+}
+
+static uint32_t query_groups(const layer_config *l, uint32_t n_tok) {
+    return div_up(n_tok * (l->n_head / l->n_kv), OWN_ROWS);
+}
+
+void op_train_attention(kernel_steps *s, const layer_config *l, gpu_view q, gpu_view k, gpu_view v,
+                        gpu_view span, gpu_view out, gpu_view lse, uint32_t n_tok) {
+    const gpu_constant constant = wide(l);
+    const train_attention_args args = {.n_tok = n_tok,
+                                       .n_head = l->n_head,
+                                       .n_kv = l->n_kv,
+                                       .head_dim = l->head_dim,
+                                       .window = l->window};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_train_attention,
+                                 .constants = &constant,
+                                 .n_constant = 1,
+                                 .args = &args,
+                                 .views = {q, k, v, span, out, lse},
+                                 .x = query_groups(l, n_tok),
+                                 .y = l->n_kv});
+}
+
+static void back_delta(kernel_steps *s, const layer_config *l, const attention_back *a,
+                       uint32_t n_tok) {
+    const back_attention_delta_args args = {.n_row = n_tok * l->n_head, .head_dim = l->head_dim};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_back_attention_delta,
+                                 .args = &args,
+                                 .views = {a->out, a->dout, a->delta},
+                                 .x = div_up(args.n_row, 8)});
+}
+
+static void back_queries(kernel_steps *s, const layer_config *l, const attention_back *a,
+                         uint32_t n_tok) {
+    const gpu_constant constant = wide(l);
+    const back_attention_q_args args = {.n_tok = n_tok,
+                                        .n_head = l->n_head,
+                                        .n_kv = l->n_kv,
+                                        .head_dim = l->head_dim,
+                                        .window = l->window};
+    kernel_run(
+        s, &(kernel_call){.kernel = &kernel_back_attention_q,
+                          .constants = &constant,
+                          .n_constant = 1,
+                          .args = &args,
+                          .views = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta, a->dq},
+                          .x = query_groups(l, n_tok),
+                          .y = l->n_kv});
+}
+
+static void back_keys(kernel_steps *s, const layer_config *l, const attention_back *a,
+                      uint32_t n_tok, bool values) {
+    const gpu_constant constants[] = {wide(l), {.name = "VALUES", .value = values}};
+    const back_attention_kv_args args = {.n_tok = n_tok,
+                                         .n_head = l->n_head,
+                                         .n_kv = l->n_kv,
+                                         .head_dim = l->head_dim,
+                                         .window = l->window};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_back_attention_kv,
+                                 .constants = constants,
+                                 .n_constant = COUNT(constants),
+                                 .args = &args,
+                                 .views = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta,
+                                           values ? a->dv : a->dk},
+                                 .x = div_up(n_tok, OWN_ROWS),
+                                 .y = l->n_kv});
+}
+
+void op_back_attention(kernel_steps *s, const layer_config *l, const attention_back *a,
+                       uint32_t n_tok) {
+    back_delta(s, l, a, n_tok);
+    back_queries(s, l, a, n_tok);
+    back_keys(s, l, a, n_tok, true);
+    back_keys(s, l, a, n_tok, false);
+}
