@@ -159,7 +159,17 @@ void back_lora_embed(const lora_pair *p, int32_t token, const float *dx, lora_pa
     }
 }
 
+/* Murmur3's finaliser: 32 bits, as a kernel has them. */
+static uint32_t mix(uint32_t x) {
+    x = (x ^ (x >> 16)) * 0x85ebca6bu;
+    x = (x ^ (x >> 13)) * 0xc2b2ae35u;
+    return x ^ (x >> 16);
+}
+
 void ref_dropout(const float *in, size_t n, float p, uint64_t key, float *out) {
+    const uint32_t drop = (uint32_t)((double)p * 0x1p32);
+    const uint32_t low = mix((uint32_t)key), high = (uint32_t)(key >> 32);
     const float keep = 1 / (1 - p);
-    for (size_t i = 0; i < n; i++) out[i] = lora_uniform(key, i) < p ? 0 : in[i] * keep;
+    for (size_t i = 0; i < n; i++)
+        out[i] = mix(mix((uint32_t)i + low) ^ high) < drop ? 0 : keep * in[i];
 }

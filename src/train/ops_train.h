@@ -43,10 +43,10 @@ void op_train_attention(kernel_steps *s, const layer_config *l, gpu_view q, gpu_
                         gpu_view span, gpu_view out, gpu_view lse, uint32_t n_tok);
 /* What op_train_attention() read and made, and dout; dq is set, dk and dv are added to. delta
  * [n_tok, n_head] is scratch. Twin: back_attend() */
-typedef struct attention_back {
+typedef struct back_attention_op {
     gpu_view q, k, v, span, out, lse, dout, delta, dq, dk, dv;
-} attention_back;
-void op_back_attention(kernel_steps *s, const layer_config *l, const attention_back *a,
+} back_attention_op;
+void op_back_attention(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                        uint32_t n_tok);
 
 /* ---- ops_train.c ---- */
@@ -70,14 +70,14 @@ void op_heads(kernel_steps *s, const heads_op *h, gpu_view raw, gpu_view out, ui
 /* draw (add) = given dout. Twin: back_rope(), back_rmsnorm() */
 void op_back_heads(kernel_steps *s, const heads_op *h, gpu_view raw, gpu_view dout, gpu_view draw,
                    uint32_t n_tok, bool add);
-/* out [n_tok, n] = gelu(gate) * up; up's rows are up_stride apart, from up0 on. Twin: ref_geglu() */
+/* out [n_tok, n] = gelu(gate) * up, its rows `stride` apart, from up0 on. Twin: ref_geglu() */
 typedef struct geglu_up {
     gpu_view view;
     uint32_t stride, up0;
 } geglu_up;
 void op_geglu(kernel_steps *s, gpu_view gate, const geglu_up *up, gpu_view out, uint32_t n_tok,
               uint32_t n);
-/* dgate [n_tok, n] and dup (lies as up does; buffer id 0: not wanted) are set. Twin: back_geglu() */
+/* dgate [n_tok, n] and dup (lies as up does; id 0: not wanted) are set. Twin: back_geglu() */
 void op_back_geglu(kernel_steps *s, gpu_view gate, const geglu_up *up, gpu_view dout,
                    gpu_view dgate, gpu_view dup, uint32_t n_tok, uint32_t n);
 /* x [n] *= scale */
