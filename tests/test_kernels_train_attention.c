@@ -101,7 +101,7 @@ static void row_attention(attention_case c) {
     const gpu_view span = kt_in(d.span, (size_t)d.n_tok * 8);
     const kt_output out = kt_out(query), lse = kt_out(row), delta = kt_out(row);
     const kt_output dq = kt_out(query), dk = kt_out_with(d.dk0, key), dv = kt_out_with(d.dv0, key);
-    const attention_back back = {
+    const back_attention_op back = {
         q,          k,       v,       span,   out.view, lse.view, kt_in(d.dout, query),
         delta.view, dq.view, dk.view, dv.view};
     begin();

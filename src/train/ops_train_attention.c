@@ -37,7 +37,7 @@ void op_train_attention(kernel_steps *s, const layer_config *l, gpu_view q, gpu_
                                  .y = l->n_kv});
 }
 
-static void back_delta(kernel_steps *s, const layer_config *l, const attention_back *a,
+static void back_delta(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                        uint32_t n_tok) {
     const back_attention_delta_args args = {.n_row = n_tok * l->n_head, .head_dim = l->head_dim};
     kernel_run(s, &(kernel_call){.kernel = &kernel_back_attention_delta,
@@ -46,7 +46,7 @@ static void back_delta(kernel_steps *s, const layer_config *l, const attention_b
                                  .x = div_up(args.n_row, 8)});
 }
 
-static void back_queries(kernel_steps *s, const layer_config *l, const attention_back *a,
+static void back_queries(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                          uint32_t n_tok) {
     const gpu_constant constant = wide(l);
     const back_attention_q_args args = {.n_tok = n_tok,
@@ -64,7 +64,7 @@ static void back_queries(kernel_steps *s, const layer_config *l, const attention
                           .y = l->n_kv});
 }
 
-static void back_keys(kernel_steps *s, const layer_config *l, const attention_back *a,
+static void back_keys(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                       uint32_t n_tok, bool values) {
     const gpu_constant constants[] = {wide(l), {.name = "VALUES", .value = values}};
     const back_attention_kv_args args = {.n_tok = n_tok,
@@ -82,7 +82,7 @@ static void back_keys(kernel_steps *s, const layer_config *l, const attention_ba
                                  .y = l->n_kv});
 }
 
-void op_back_attention(kernel_steps *s, const layer_config *l, const attention_back *a,
+void op_back_attention(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                        uint32_t n_tok) {
     back_delta(s, l, a, n_tok);
     back_queries(s, l, a, n_tok);
