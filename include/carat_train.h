@@ -56,10 +56,10 @@ typedef struct carat_train_desc {
     double clip;          /* of the gradient's norm; 0: 1, negative: none */
     carat_schedule schedule;
     uint32_t n_warmup;     /* steps in which the rate rises */
-    uint32_t n_epoch;      /* 0: 1 */
+    uint32_t n_epoch;      /* 0: 3, or as many as n_step takes */
     uint32_t n_step;       /* at most; 0: as the epochs have */
-    uint32_t batch_tokens; /* of a batch, into which short samples are packed; 0: the longest
-                              sample, and no packing */
+    uint32_t batch_tokens; /* of a batch, into which short samples are packed; 0: 2048, or an
+                              eighth of the data where that is less; 1: a sample each */
     uint32_t n_accumulate; /* batches a step; 0: 1 */
     uint32_t eval_every;   /* steps between measurements; 0: only at the end */
     uint32_t patience;     /* measurements without progress before it stops; 0: never */
@@ -82,7 +82,7 @@ char *carat_trainer_report(const carat_trainer *tr, carat_error *err);
 char *carat_trainer_sample(const carat_trainer *tr, uint32_t i, carat_error *err);
 
 /* Takes n_step more steps, or all that are left (0). Events: PROGRESS while weights are loaded (done
- * of total bytes) and within a step (done of total tokens, text "step"), STEP after each, EVAL
+ * of total bytes) and within a step (done of total tokens, text "step" or "eval"), STEP after each, EVAL
  * after each measurement, NOTICE, then DONE. At its end, also when it is cancelled, what has been
  * learned is back on the host: the calls below are for then. A loss that is not a number is an
  * error; what was learned up to the last good step stays. */
@@ -120,6 +120,13 @@ char *carat_adapter_describe(const carat_adapter *adapter, carat_error *err);
 /* Writes an adapter: a GGUF when the path ends in .gguf, else a folder (made when it is not there)
  * as PEFT has it. Written beside, then renamed. */
 bool carat_adapter_save(const carat_adapter *adapter, const char *path, carat_error *err);
+
+/* Writes the model of eng with adapters added to its matrices as one GGUF, beside the path and then
+ * over it. uses [n <= 16] stay open as long as the job; n 0: those in use. type: "keep" or NULL,
+ * every matrix stays in its format; "q8_0" or "f16", they are all written so. Reads the model's
+ * file, not the device. A job: PROGRESS (bytes), DONE. Native only. */
+carat_job *carat_merge(carat_engine *eng, const carat_adapter_use *uses, size_t n, const char *path,
+                       const char *type, carat_error *err);
 
 #ifdef __cplusplus
 }

@@ -72,22 +72,37 @@ static bool open_lora(carat_adapter *ad, const char *path, carat_error *err) {
     return ok;
 }
 
-carat_adapter *carat_adapter_open(carat_engine *eng, const char *path, carat_error *err) {
+static carat_adapter *adapter_create(carat_engine *eng, carat_error *err) {
     arena *a = arena_create(err);
     carat_adapter *ad = a ? arena_alloc(a, 1, sizeof *ad) : NULL;
-    if (!ad) {
+    if (ad)
+        *ad = (carat_adapter){.memory = a, .engine = eng, .next = eng->adapters};
+    else
         fail_memory(err, sizeof *ad, "an adapter");
-        arena_free(a);
-        return NULL;
-    }
-    *ad = (carat_adapter){.memory = a, .engine = eng, .next = eng->adapters};
-    if (!open_lora(ad, path, err)) {
-        arena_free(a);
-        return NULL;
-    }
-    ad->hash = hash_lora(ad->lora);
-    eng->adapters = ad;
+    if (!ad) arena_free(a);
     return ad;
+}
+
+/* ok: ad has its lora and joins the others; else it goes. */
+static carat_adapter *adapter_ready(carat_adapter *ad, bool ok) {
+    if (ok) {
+        ad->hash = hash_lora(ad->lora);
+        ad->engine->adapters = ad;
+    } else if (ad) {
+        arena_free(ad->memory);
+    }
+    return ok ? ad : NULL;
+}
+
+carat_adapter *carat_adapter_open(carat_engine *eng, const char *path, carat_error *err) {
+    carat_adapter *ad = adapter_create(eng, err);
+    return adapter_ready(ad, ad && open_lora(ad, path, err));
+}
+
+carat_adapter *engine_adopt(carat_engine *eng, const lora *l, carat_error *err) {
+    carat_adapter *ad = adapter_create(eng, err);
+    const bool ok = ad && lora_copy(ad->memory, l, &ad->lora, err);
+    return adapter_ready(ad, ok);
 }
 
 void carat_adapter_close(carat_adapter *adapter) {

@@ -218,27 +218,22 @@ char *carat_engine_describe(const carat_engine *eng, carat_error *err) {
 /* ---- adapters ---- */
 
 static void put_targets(buf *b, const lora *l) {
-    enum { EMBED = LORA_TARGETS, HEAD, ALL };
-    static const char *const names[ALL] = {"q",  "k",    "v",     "o",   "gate",
-                                           "up", "down", "embed", "head"};
-    bool has[ALL] = {[EMBED] = l->embed.rank, [HEAD] = l->head.rank};
+    bool has[LORA_NAMES] = {[LORA_EMBED] = l->embed.rank, [LORA_HEAD] = l->head.rank};
     for (uint32_t i = 0; i < l->n_layer * LORA_TARGETS; i++)
         has[i % LORA_TARGETS] |= l->layers[i].rank > 0;
     const char *comma = "";
     buf_puts(b, "\"targets\":[");
-    for (uint32_t t = 0; t < ALL; t++) {
+    for (uint32_t t = 0; t < LORA_NAMES; t++) {
         if (!has[t]) continue;
-        buf_printf(b, "%s\"%s\"", comma, names[t]);
+        buf_printf(b, "%s\"%s\"", comma, lora_names[t]);
         comma = ",";
     }
     buf_puts(b, "]");
 }
 
-char *carat_adapter_describe(const carat_adapter *adapter, carat_error *err) {
-    const lora *l = adapter->lora;
+void describe_lora(const lora *l, buf *b) {
     const lora_pair *first = NULL;
     uint32_t rank = 0, begin = l->n_layer, end = 0;
-    buf b = {0};
     for (uint32_t i = 0; i < lora_slots(l); i++) {
         const lora_pair *p = lora_slot(l, i);
         const uint32_t il = i / LORA_TARGETS;
@@ -249,12 +244,17 @@ char *carat_adapter_describe(const carat_adapter *adapter, carat_error *err) {
         begin = min_u32(begin, il);
         end = il + 1;
     }
-    buf_printf(&b, "{\"rank\":%u,\"alpha\":%g,\"scale\":%g,\"rslora\":%s,", rank,
+    buf_printf(b, "{\"rank\":%u,\"alpha\":%g,\"scale\":%g,\"rslora\":%s,", rank,
                first ? (double)first->alpha : 0, first ? (double)first->scale : 0,
                l->rslora ? "true" : "false");
-    put_targets(&b, l);
-    buf_printf(&b, ",\"first_layer\":%u,\"n_layer\":%u,\"parameters\":%" PRIu64 ",\"ignored\":%u}",
+    put_targets(b, l);
+    buf_printf(b, ",\"first_layer\":%u,\"n_layer\":%u,\"parameters\":%" PRIu64 ",\"ignored\":%u}",
                end ? begin : 0, end ? end - begin : 0, l->n_value, l->n_ignored);
+}
+
+char *carat_adapter_describe(const carat_adapter *adapter, carat_error *err) {
+    buf b = {0};
+    describe_lora(adapter->lora, &b);
     char *text = buf_take(&b);
     if (!text) fail_memory(err, b.len, "a description");
     return text;

@@ -100,6 +100,7 @@ void carat_engine_close(carat_engine *eng) {
     if (!eng) return;
     engine_unload(eng);
     for (carat_session *ses = eng->sessions; ses; ses = ses->next) ses->engine = NULL;
+    for (engine_guest *guest = eng->guests; guest; guest = guest->next) guest->engine = NULL;
     carat_engine **at = eng->device ? &eng->device->engines : NULL;
     while (at && *at && *at != eng) at = &(*at)->next;
     if (at && *at) *at = eng->next;
@@ -173,6 +174,7 @@ void engine_load_progress(const carat_engine *eng, uint64_t *done, uint64_t *tot
 
 void engine_unload(carat_engine *eng) {
     for (carat_session *ses = eng->sessions; ses; ses = ses->next) session_close(ses);
+    for (engine_guest *guest = eng->guests; guest; guest = guest->next) guest->drop(guest);
     gpu *g = eng->device ? eng->device->gpu : NULL;
     lora_gpu_free(eng->adapted);
     eng->adapted = NULL;
@@ -188,6 +190,18 @@ void engine_unload(carat_engine *eng) {
     eng->host = NULL;
     eng->loading = eng->resident = false;
     encoders_release(&eng->encoders);
+}
+
+void engine_join(carat_engine *eng, engine_guest *guest) {
+    guest->engine = eng;
+    guest->next = eng->guests;
+    eng->guests = guest;
+}
+
+void engine_leave(engine_guest *guest) {
+    engine_guest **at = guest->engine ? &guest->engine->guests : NULL;
+    while (at && *at != guest) at = &(*at)->next;
+    if (at) *at = guest->next;
 }
 
 void carat_engine_release_encoders(carat_engine *eng) {

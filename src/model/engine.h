@@ -9,6 +9,7 @@
 
 #include "gpu/kernel.h"
 #include "gpu/upload.h"
+#include "model/adapter.h"
 #include "model/media.h"
 #include "model/model.h"
 #include "model/text_gpu.h"
@@ -42,16 +43,13 @@ double seconds_now(void); /* of a monotonic clock */
 
 /* ---- engine.c ---- */
 
-#define ENGINE_ADAPTERS 16u /* in use at once */
-
-struct carat_adapter {
-    arena *memory;
+/* What holds things on the engine's device beside its sessions. drop() gives them back: the device
+ * or the weights go. */
+typedef struct engine_guest {
+    struct engine_guest *next;
     carat_engine *engine; /* NULL: it is closed */
-    carat_adapter *next;  /* of the engine */
-    lora *lora;
-    uint64_t hash; /* of all its values */
-    bool closed;   /* by the caller, while it was in use */
-};
+    void (*drop)(struct engine_guest *guest);
+} engine_guest;
 
 struct carat_engine {
     arena *memory;
@@ -59,6 +57,7 @@ struct carat_engine {
     carat_device *device; /* NULL: tokenize and inspect only */
     carat_engine *next;   /* of the device */
     carat_session *sessions;
+    engine_guest *guests;
     model *model;
     weight **matrices; /* NULL-terminated */
     upload *upload;    /* weights under way to the GPU */
@@ -86,17 +85,12 @@ void engine_load_progress(const carat_engine *eng, uint64_t *done, uint64_t *tot
 /* Drops the weights, those of the encoders too, and what the sessions hold on the device; their
  * tokens are recomputed. */
 void engine_unload(carat_engine *eng);
+void engine_join(carat_engine *eng, engine_guest *guest);
+void engine_leave(engine_guest *guest);
 /* Weight bytes that one decode step reads, in the file's formats. */
 uint64_t engine_step_bytes(const carat_engine *eng);
 /* Bytes on the device for weights, and for KV: fixed and for each token. */
 void engine_memory(const carat_engine *eng, carat_model_info *info);
-
-/* ---- adapter.c ---- */
-
-/* Those in use are on the GPU, if there is one. */
-bool engine_adapters_ready(carat_engine *eng, carat_error *err);
-/* When the engine goes. */
-void engine_close_adapters(carat_engine *eng);
 
 /* ---- session.c ---- */
 

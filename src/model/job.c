@@ -107,6 +107,8 @@ bool job_prepare(carat_job *job, bool *ready, carat_event *ev, carat_error *err)
         if (eng->resident) job->stats.load_s += eng->load_s;
         return true;
     }
+    *ready = !job->session;
+    if (*ready) return true;
     if (!session_open(job->session, err)) return false;
     *ready = session_idle(job->session); /* else PENDING, which *ev is */
     return true;

@@ -7,6 +7,9 @@
 #include <math.h>
 #include <string.h>
 
+const char *const lora_names[LORA_NAMES] = {"q",  "k",    "v",     "o",   "gate",
+                                            "up", "down", "embed", "head"};
+
 /* ---- slots ---- */
 
 uint32_t lora_slots(const lora *l) { return l->n_layer * LORA_TARGETS + 2; }
@@ -97,6 +100,12 @@ bool lora_like(arena *a, const lora *l, lora **out, carat_error *err) {
     (*out)->rslora = l->rslora;
     (*out)->dropout = l->dropout;
     return lora_allocate(a, *out, err);
+}
+
+bool lora_copy(arena *a, const lora *l, lora **out, carat_error *err) {
+    if (!lora_like(a, l, out, err)) return false;
+    memcpy((*out)->values, l->values, (size_t)l->n_value * sizeof *l->values);
+    return true;
 }
 
 /* A as PEFT begins it: uniform in +-1/sqrt(n_col). B is zero, so that nothing changes at first. */

@@ -25,6 +25,10 @@ typedef enum lora_target {
     LORA_TARGETS
 } lora_target;
 
+/* What people call what is adapted: the targets, the embedding, the head. */
+enum { LORA_EMBED = LORA_TARGETS, LORA_HEAD, LORA_NAMES };
+extern const char *const lora_names[LORA_NAMES];
+
 typedef struct lora_pair {
     uint32_t rank; /* 0: nothing is added here */
     uint32_t n_col, n_row;
@@ -87,6 +91,7 @@ bool lora_check_rank(uint64_t rank, const char *name, carat_error *err);
 bool lora_create(arena *a, const model *m, const lora_plan *plan, lora **out, carat_error *err);
 /* Zeros in the shape of l: for gradients and moments. */
 bool lora_like(arena *a, const lora *l, lora **out, carat_error *err);
+bool lora_copy(arena *a, const lora *l, lora **out, carat_error *err);
 
 /* out [n_tok, n_row] += scale * p->scale * B (A in), in [n_tok, n_col]. Rank 0: nothing. */
 void ref_lora(const lora_pair *p, float scale, const float *in, uint32_t n_tok, float *out);

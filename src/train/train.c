@@ -73,6 +73,7 @@ static void count_steps(trainer *t) {
     for (uint32_t epoch = 0; epoch < t->options.n_epoch && n < most; epoch++) {
         order_epoch(t, epoch);
         for (t->state.at = 0; t->state.at < t->n_train && n < most; n++) t->state.at = plan_step(t);
+        t->n_epoch++;
     }
     t->n_step = n;
     t->state.at = 0;
@@ -165,6 +166,7 @@ static void fill_batch(trainer *t, const uint32_t *list, uint32_t n, train_work 
         }
         at += s->n;
     }
+    t->n_batch_token = at;
     w->line = t->data->samples[list[0]].line;
     w->batch =
         (train_batch){.n_tok = at, .tokens = t->tokens, .start = t->start, .weight = t->weight};
@@ -193,6 +195,13 @@ static void next_learn(trainer *t, train_work *out) {
                      .lr = schedule_lr(o->schedule, o->lr, t->state.step, o->n_warmup, t->n_step)};
     fill_batch(t, t->train + t->next, n, out);
     out->batch.seed = lora_random(lora_random(o->seed, t->state.step), t->batch);
+}
+
+void trainer_first(trainer *t, train_batch *out) {
+    const uint32_t first = 0;
+    train_work w;
+    fill_batch(t, &first, 1, &w);
+    *out = w.batch;
 }
 
 void trainer_next(trainer *t, train_work *out) {

@@ -129,6 +129,7 @@ typedef struct trainer {
     arena *memory;
     train_state state;
     uint32_t n_step;          /* of the whole run */
+    uint32_t n_epoch;         /* that it begins */
     uint32_t n_train, n_eval; /* samples */
     uint32_t n_batch, n_segment;
     uint32_t *train, *eval;                 /* samples; train in the order of this epoch */
@@ -137,6 +138,7 @@ typedef struct trainer {
     uint32_t next;                          /* place in the order, within the step; in eval */
     uint64_t n_target;                      /* of this step, or of the evaluation */
     uint64_t n_token, n_token_done;         /* of it: all, and those that were run */
+    uint32_t n_batch_token;                 /* of the batch at hand */
     uint64_t n_learned;                     /* tokens run in learning since it was opened */
     double loss;                            /* sum over the step, or the evaluation */
     double step_loss, grad_norm, eval_loss; /* means: of the last step, the last evaluation */
@@ -151,6 +153,8 @@ bool trainer_open(const dataset *d, const train_options *o, trainer **out, carat
 void trainer_free(trainer *t);
 /* What comes next; the batch stays valid until the next call. */
 void trainer_next(trainer *t, train_work *out);
+/* The first sample of the data as a batch; as long. Only between steps. */
+void trainer_first(trainer *t, train_batch *out);
 /* Its outcome: the batch's loss, and the gradient's norm (of a step's last batch). An error when
  * that is not a number; the adapter must not have changed then. */
 bool trainer_took(trainer *t, const train_work *w, double loss, double norm, train_event *event,
