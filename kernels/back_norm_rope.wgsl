@@ -1,10 +1,8 @@
-// include: flat
+// include: flat rope
 // back_norm_rope: what norm_rope does, backwards. With g = the rotation back of dout[r], times w,
 //   s = 1 / sqrt(mean(x^2) + eps):  dx[r] (add) = s g - s^3 mean(g x) x.
 //   x, dout, dx [n_row, n], n a multiple of 4; vectors and cos_sin as in norm_rope.
 // Grid: n_row workgroups (lib/flat) of 64 threads. f32. CPU twin: back_rope(), back_rmsnorm().
-
-const NONE = 0xffffffffu;
 
 struct Args {
     n_row: u32, n: u32, n_head: u32, n_rot: u32,
@@ -29,27 +27,14 @@ fn sum64(v: vec2<f32>, lid: u32) -> vec2<f32> {
     return part[0];
 }
 
-fn weight(i: u32) -> vec2<f32> {
-    if (args.w_norm == NONE) { return vec2(1.0); }
-    return vectors[args.w_norm / 2 + i];
-}
-
-fn angle(tok: u32, pair: u32) -> vec2<f32> {
-    if (pair >= args.n_rot) { return vec2(1.0, 0.0); }
-    return cos_sin[tok * args.n_rot + pair];
-}
-
 // g of values 2 i, 2 i + 1 (xy) and of those half a row further (zw).
 fn gradient(row: u32, i: u32) -> vec4<f32> {
     let at = row * (args.n / 2) + i;
     let half = args.n / 4;
     let a = dout[at];
     let b = dout[at + half];
-    let cs0 = angle(row / args.n_head, 2 * i);
-    let cs1 = angle(row / args.n_head, 2 * i + 1);
-    let c = vec2(cs0.x, cs1.x);
-    let s = vec2(cs0.y, cs1.y);
-    return vec4((a * c + b * s) * weight(i), (b * c - a * s) * weight(half + i));
+    let cs = angles(row / args.n_head, i);
+    return vec4((a * cs[0] + b * cs[1]) * weight(i), (b * cs[0] - a * cs[1]) * weight(half + i));
 }
 
 fn put(i: u32, v: vec2<f32>) {

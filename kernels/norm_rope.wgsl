@@ -1,11 +1,10 @@
-// include: flat
+// include: flat rope
 // norm_rope: out[r] = scale * (base[r] + rope(rms(x[r]) * w)) for rows r, n_head of them a token.
 //   x, base, out [n_row, n], n a multiple of 4; adds: NOTHING instead of base, or BASE, or what is
 //   in OUT. w: n values of vectors from w_norm on; NONE: no weight. cos_sin [n_row / n_head, n_rot,
 //   2]: pairs (i, i + n / 2) with i < n_rot are rotated.
 // Grid: n_row workgroups (lib/flat) of 64 threads. f32. CPU twin: ref_rmsnorm(), ref_rope().
 
-const NONE = 0xffffffffu;
 const BASE = 1u;
 const OUT = 2u;
 
@@ -32,17 +31,6 @@ fn sum64(v: f32, lid: u32) -> f32 {
     return part[0];
 }
 
-fn weight(i: u32) -> vec2<f32> {
-    if (args.w_norm == NONE) { return vec2(1.0); }
-    return vectors[args.w_norm / 2 + i];
-}
-
-// cos and sin for a pair.
-fn angle(tok: u32, pair: u32) -> vec2<f32> {
-    if (pair >= args.n_rot) { return vec2(1.0, 0.0); }
-    return cos_sin[tok * args.n_rot + pair];
-}
-
 fn put(i: u32, v: vec2<f32>) {
     var sum = v;
     if (args.adds == BASE) { sum += base[i]; }
@@ -64,11 +52,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     for (var i = lid; i < half; i += 64) {
         let a = x[at + i] * factor * weight(i);
         let b = x[at + half + i] * factor * weight(half + i);
-        let cs0 = angle(tok, 2 * i);
-        let cs1 = angle(tok, 2 * i + 1);
-        let c = vec2(cs0.x, cs1.x);
-        let s = vec2(cs0.y, cs1.y);
-        put(at + i, a * c - b * s);
-        put(at + half + i, b * c + a * s);
+        let cs = angles(tok, i);
+        put(at + i, a * cs[0] - b * cs[1]);
+        put(at + half + i, b * cs[0] + a * cs[1]);
     }
 }

@@ -455,7 +455,7 @@ static void test_sum_squares(void **state) {
     one_sum_squares(1, 3, 0);
     one_sum_squares(255, 1, 0);
     one_sum_squares(4097, 1e-12f, 0);
-    one_sum_squares(3000001, 1, 0);
+    one_sum_squares(600001, 1, 0);
     one_sum_squares(5000, 1, NAN);
     one_sum_squares(5001, 1, -INFINITY);
 }
