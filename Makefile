@@ -160,7 +160,7 @@ W        := build/web
 WASM_CC   = $(eval WASM_CC := $(shell tools/wasm_cc.sh 2>/dev/null))$(WASM_CC)
 APP_ROOT := $(wildcard web/app/index.html web/app/*.webmanifest web/app/icon* web/app/favicon*)
 APP_REST := $(filter-out $(APP_ROOT) web/app/sw.js,$(shell find web/app -type f 2>/dev/null))
-WEB_COPY := $(patsubst web/%,$(W)/carat/%,$(wildcard web/*.js web/carat.d.ts web/package.json)) \
+WEB_COPY := $(patsubst web/%,$(W)/carat/%,$(wildcard web/*.js web/*.d.ts web/package.json)) \
             $(W)/carat/LICENSE $(APP_ROOT:web/app/%=$(W)/%) $(APP_REST:web/app/%=$(W)/app/%) \
             $(patsubst web/%,$(W)/%,$(wildcard web/bench/*)) \
             $(W)/vendor/marked.esm.js $(W)/vendor/purify.es.mjs $(W)/models/nano.gguf
@@ -204,14 +204,15 @@ WASM_SKIP  := src/gpu/gpu_dawn.c src/gpu/dawn_open.c src/gpu/gpu_none.c src/gpu/
 WASM_OBJ   := $(patsubst %.c,build/wasm/%.o,\
                 $(filter-out $(WASM_SKIP),$(wildcard src/*/*.c)) web/wasm.c $(GEN)/kernels.c)
 WASM_FLAGS := -std=c17 -D_GNU_SOURCE -D_WASI_EMULATED_GETPID -Iinclude -Isrc -I$(GEN) $(WARN) \
-              -ffunction-sections -fdata-sections
-WASM_LINK  := -mexec-model=reactor -lm -lwasi-emulated-getpid \
-              -Wl,--gc-sections,--strip-all,--stack-first,-z,stack-size=262144
+              -ffunction-sections -fdata-sections -mbulk-memory -mnontrapping-fptoint -msign-ext
+WASM_LINK  := -mexec-model=reactor -lm -lwasi-emulated-getpid -Wl,--gc-sections,--strip-all \
+              -Wl,--compress-relocations,--stack-first,-z,stack-size=262144
 
-# Small, but the loops of the CPU's forward pass fast.
-WASM_HOT   := $(patsubst %,build/wasm/src/%.o,file/quant model/ops_cpu model/text_cpu token/sampler)
+# Small, but the loops of the CPU's forward pass and of pictures fast.
+WASM_HOT   := $(patsubst %,build/wasm/src/%.o,file/quant media/image model/ops_cpu model/text_cpu \
+                token/sampler)
 $(WASM_HOT): WASM_O := -O2
-$(WASM_OBJ): WASM_O ?= -Os
+$(WASM_OBJ): WASM_O ?= -Oz
 
 wasm: $(W)/carat/carat.wasm
 

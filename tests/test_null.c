@@ -4,9 +4,11 @@
 #include "gpu/handle.h"
 #include "gpu/kernel.h"
 #include "gpu/upload.h"
+#include "file/file.h"
 #include "kernels.h"
 #include "model/model.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -328,6 +330,50 @@ static void test_variants(void **state) {
     assert_ptr_equal(kernel_pick(&k, &info), &k);
 }
 
+/* ---- sources ---- */
+
+/* Plain WGSL is a packed text, too, and only a format's library has its `$` replaced. */
+static void test_plain_source(void **state) {
+    (void)state;
+    const char *const includes[] = {"let a=1;\n", "let b=$;\n", NULL};
+    const kernel k = {
+        .name = "k", .enables = "enable f16;\n", .source = "fn main(){}\n", .includes = includes};
+    const gpu_info info = {.subgroup_min = 8};
+    carat_error err = {0};
+    buf wgsl = {0};
+    assert_true(kernel_assemble(&k, NULL, &info, &wgsl, &err));
+    assert_string_equal(wgsl.data, "enable f16;\nconst SUBGROUP = 8u;\nlet a=1;\nlet b=$;\n"
+                                   "fn main(){}\n");
+    buf_free(&wgsl);
+}
+
+static void check_source(const kernel *k, const uint32_t formats[3], const gpu_info *info) {
+    carat_error err = {0};
+    buf wgsl = {0};
+    int open = 0;
+    if (!kernel_assemble(k, formats, info, &wgsl, &err)) fail_msg("%s", err.message);
+    for (const char *p = wgsl.data; *p; p++) {
+        if (*p == '$' || (!isprint((unsigned char)*p) && *p != '\n'))
+            fail_msg("%s: there is a byte %d", k->name, *p);
+        open += (*p == '{') - (*p == '}');
+    }
+    if (open || !strstr(wgsl.data, "fn main(")) fail_msg("%s: is not whole", k->name);
+    buf_free(&wgsl);
+}
+
+/* What tools/embed has packed. */
+static void test_packed_sources(void **state) {
+    (void)state;
+    static const uint32_t formats[][3] = {{QUANT_Q4_K, QUANT_Q6_K, QUANT_Q8_0},
+                                          {QUANT_F16, QUANT_BF16, QUANT_F32}};
+    static const gpu_info infos[] = {
+        {.subgroups = false},
+        {.subgroups = true, .subgroup_min = 32, .subgroup_max = 32, .packed_dot = true}};
+    for (uint32_t i = 0; i < kernel_table_n; i++)
+        for (size_t j = 0; j < 2; j++)
+            check_source(kernel_pick(kernel_table[i], &infos[j]), formats[j], &infos[j]);
+}
+
 /* ---- uploading ---- */
 
 #define N_MATRIX 3
@@ -459,6 +505,7 @@ int main(void) {
         cmocka_unit_test(test_reads),          cmocka_unit_test(test_steps),
         cmocka_unit_test(test_steps_twice),    cmocka_unit_test(test_steps_errors),
         cmocka_unit_test(test_steps_failures), cmocka_unit_test(test_variants),
+        cmocka_unit_test(test_plain_source),   cmocka_unit_test(test_packed_sources),
         cmocka_unit_test(test_upload),         cmocka_unit_test(test_upload_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,9 @@
  * Directives, as comments: `// include: reduce step`, `// formats: A B`. Lines that begin with
  * `enable` or `requires` are taken out, because they must come before everything else.
  *
+ * Sources are packed: what occurs often in them is written as one or two bytes (kernel_pairs in
+ * src/gpu/kernel.h says how).
+ *
  * A host tool that runs while carat is built: it prints and exits, and leaves freeing to the exit.
  */
 #include <ctype.h>
@@ -27,6 +30,13 @@
 #define MAX_INCLUDES 8
 #define NAME_SIZE    64
 
+/* As in src/gpu/kernel.h. */
+#define FIRST_PAIR 128
+#define FIRST_LONG 248
+#define MAX_DEPTH  64
+#define MAX_SYMBOL (FIRST_LONG + (256 - FIRST_LONG) * 255)
+#define LEAST_USE  4 /* a pair's entry in the table has 4 bytes, and each use saves one or two */
+
 typedef struct text {
     char *data;
     size_t len, cap;
@@ -42,7 +52,7 @@ typedef struct file {
     char base[NAME_SIZE];    /* "matvec", "reduce" */
     char variant[NAME_SIZE]; /* "" or "subgroup" */
     char *code;              /* comments blanked, line breaks kept */
-    text enables, source;    /* what goes into the C file */
+    text enables, source;    /* what goes into the C file; the source becomes packed */
     char includes[MAX_INCLUDES][NAME_SIZE];
     int n_include, n_format;
     field fields[MAX_FIELDS];
@@ -53,6 +63,8 @@ typedef struct file {
 
 static file *kernels, *libs;
 static int n_kernel, n_lib;
+static uint16_t pairs[MAX_SYMBOL][2]; /* from FIRST_PAIR on: what the symbol stands for */
+static int n_symbol = FIRST_PAIR;
 
 static void die(const file *f, const char *at, const char *fmt, ...)
     __attribute__((noreturn, format(printf, 3, 4)));
@@ -165,6 +177,11 @@ static void blank_comments(file *f) {
     }
 }
 
+static void check_ascii(const file *f) {
+    for (const char *p = f->code; *p; p++)
+        if ((unsigned char)*p >= FIRST_PAIR) die(f, p, "code must be ASCII");
+}
+
 /* Whether two tokens that end and begin like this stay two without a blank. */
 static bool stay_apart(char end, char begin) {
     return name_char(end) != name_char(begin) || strchr(")]};,", end) || strchr("([{", begin);
@@ -275,6 +292,7 @@ static void read_file(const char *dir, const char *entry, bool library, file *f)
     }
     f->code = read_whole(f->path);
     blank_comments(f);
+    check_ascii(f);
     minify(f);
     if (f->variant[0] && strcmp(f->variant, "subgroup") != 0)
         die(f, f->code, "no such variant: %s", f->variant);
@@ -350,19 +368,116 @@ static void add_library_variants(void) {
     }
 }
 
+/* ---- packing: byte pair encoding ----------------------------------------------------------- */
+
+/* The most frequent pair of neighbours; how often it occurs. Symbol 0 ends a text. */
+static uint32_t commonest(const uint16_t *s, size_t n, uint16_t pair[2]) {
+    static uint32_t uses[MAX_SYMBOL][MAX_SYMBOL]; /* all 0 between two calls */
+    uint32_t most = 0;
+    for (size_t i = 0; i + 1 < n; i++) {
+        uint32_t now = s[i] && s[i + 1] ? ++uses[s[i]][s[i + 1]] : 0;
+        if (now <= most) continue;
+        most = now;
+        memcpy(pair, &s[i], 2 * sizeof *s);
+    }
+    for (size_t i = 0; i + 1 < n; i++) uses[s[i]][s[i + 1]] = 0;
+    return most;
+}
+
+/* Writes `to` for each such pair; returns the new length. */
+static size_t replace_pair(uint16_t *s, size_t n, const uint16_t pair[2], int to) {
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        bool here = i + 1 < n && s[i] == pair[0] && s[i + 1] == pair[1];
+        s[kept++] = here ? (uint16_t)to : s[i];
+        i += here;
+    }
+    return kept;
+}
+
+/* How many symbols wait at most while this one is unpacked, itself included. */
+static int depth(int symbol) {
+    if (symbol < FIRST_PAIR) return 1;
+    int left = 1 + depth(pairs[symbol][0]), right = depth(pairs[symbol][1]);
+    return left > right ? left : right;
+}
+
+static const uint32_t *rank_uses; /* for by_use(): how often each symbol occurs */
+
+static int by_use(const void *a, const void *b) {
+    uint16_t x = *(const uint16_t *)a, y = *(const uint16_t *)b;
+    if (rank_uses[x] != rank_uses[y]) return rank_uses[x] < rank_uses[y] ? 1 : -1;
+    return x - y;
+}
+
+/* Numbers the pairs anew: those that the texts use most come first and take one byte. */
+static void rank_pairs(uint16_t *s, size_t n) {
+    static uint32_t uses[MAX_SYMBOL];
+    static uint16_t order[MAX_SYMBOL], rank[MAX_SYMBOL], old[MAX_SYMBOL][2];
+    for (size_t i = 0; i < n; i++) uses[s[i]]++;
+    for (int i = 0; i < n_symbol; i++) order[i] = (uint16_t)i;
+    rank_uses = uses;
+    qsort(order + FIRST_PAIR, (size_t)(n_symbol - FIRST_PAIR), sizeof *order, by_use);
+    for (int i = 0; i < n_symbol; i++) rank[order[i]] = (uint16_t)i;
+    memcpy(old, pairs, sizeof old);
+    for (int i = FIRST_PAIR; i < n_symbol; i++)
+        for (int j = 0; j < 2; j++) pairs[i][j] = rank[old[order[i]][j]];
+    for (size_t i = 0; i < n; i++) s[i] = rank[s[i]];
+}
+
+/* One text of symbols, up to its 0, as bytes; returns where the next one begins. */
+static const uint16_t *put_symbols(text *t, const uint16_t *s) {
+    for (; *s; s++) {
+        int over = *s - FIRST_LONG;
+        char bytes[2] = {(char)*s, 0};
+        if (over >= 0) {
+            bytes[0] = (char)(FIRST_LONG + over / 255);
+            bytes[1] = (char)(1 + over % 255);
+        }
+        put(t, bytes, over >= 0 ? 2 : 1);
+    }
+    return s + 1;
+}
+
+/* Packs the sources of all files together, because what one repeats is mostly in others too. */
+static void pack(file **files, int n_file) {
+    size_t n = 0, most = 0;
+    for (int i = 0; i < n_file; i++) most += files[i]->source.len + 1;
+    uint16_t *s = take(most, sizeof *s), pair[2];
+    for (int i = 0; i < n_file; i++)
+        for (size_t j = 0; j <= files[i]->source.len; j++)
+            s[n++] = (uint16_t)files[i]->source.data[j];
+    while (n_symbol < MAX_SYMBOL && commonest(s, n, pair) >= LEAST_USE) {
+        memcpy(pairs[n_symbol], pair, sizeof pair);
+        if (depth(n_symbol) > MAX_DEPTH) die(NULL, NULL, "MAX_DEPTH is too small");
+        n = replace_pair(s, n, pair, n_symbol++);
+    }
+    rank_pairs(s, n);
+    const uint16_t *next = s;
+    for (int i = 0; i < n_file; i++) {
+        files[i]->source.len = 0;
+        next = put_symbols(&files[i]->source, next);
+    }
+}
+
+static void pack_all(void) {
+    file *files[2 * MAX_FILES];
+    for (int i = 0; i < n_kernel; i++) files[i] = &kernels[i];
+    for (int i = 0; i < n_lib; i++) files[n_kernel + i] = &libs[i];
+    pack(files, n_kernel + n_lib);
+}
+
 /* ---- writing C ----------------------------------------------------------------------------- */
 
 static void write_string(FILE *out, const char *s) {
+    int column = 0;
     fputs("\n    \"", out);
     for (; *s; s++) {
-        if (*s == '\n')
-            fputs(s[1] ? "\\n\"\n    \"" : "\\n", out);
-        else if (*s == '"' || *s == '\\')
-            fprintf(out, "\\%c", *s);
-        else if (*s == '?')
-            fputs("\\?", out);
-        else
-            fputc(*s, out);
+        bool plain = isprint((unsigned char)*s) && !strchr("\"\\?", *s);
+        column += fprintf(out, plain ? "%c" : "\\%03o", (unsigned char)*s);
+        if (column < 90 || !s[1]) continue;
+        fputs("\"\n    \"", out);
+        column = 0;
     }
     fputc('"', out);
 }
@@ -402,6 +517,13 @@ static void write_header(FILE *out) {
           "extern const kernel *const kernel_table[];\nextern const uint32_t kernel_table_n;\n",
           out);
     fputs("\n#endif\n", out);
+}
+
+static void write_pairs(FILE *out) {
+    fputs("\nconst uint16_t kernel_pairs[][2] = {", out);
+    for (int i = FIRST_PAIR; i < n_symbol; i++)
+        fprintf(out, "%s{%d, %d},", i % 8 ? " " : "\n    ", pairs[i][0], pairs[i][1]);
+    fputs("\n    {0},\n};\n", out);
 }
 
 static void write_libs(FILE *out) {
@@ -464,6 +586,7 @@ static void write_kernel(FILE *out, const file *f) {
 
 static void write_source(FILE *out) {
     fputs("/* Made by tools/embed from the folder kernels/. */\n#include \"kernels.h\"\n", out);
+    write_pairs(out);
     write_libs(out);
     for (int variant = 1; variant >= 0; variant--) /* variants first: their bases point to them */
         for (int i = 0; i < n_kernel; i++)
@@ -502,6 +625,7 @@ int main(int argc, char **argv) {
                 kernels[i].base);
         check_same(&kernels[i], base);
     }
+    pack_all();
     add_library_variants();
     write_to(argv[2], write_header);
     write_to(argv[3], write_source);

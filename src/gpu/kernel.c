@@ -32,15 +32,22 @@ static const char *find_lib(const char *name) {
     return NULL;
 }
 
-/* Appends a format's library with `$` replaced by its letter. */
-static void put_format(buf *out, const char *wgsl, char letter) {
-    for (const char *p = wgsl; *p;) {
-        size_t n = strcspn(p, "$");
-        buf_put(out, p, n);
-        p += n;
-        if (*p) {
-            buf_put(out, &letter, 1);
-            p++;
+/* Appends the WGSL that a packed text stands for, with `letter` for each `$`. */
+static void unpack(buf *out, const char *packed, char letter) {
+    const uint8_t *p = (const uint8_t *)packed;
+    uint32_t todo[KERNEL_MAX_DEPTH], n = 0; /* the next symbol last */
+    while (*p) {
+        todo[n++] = *p++;
+        if (todo[0] >= KERNEL_FIRST_LONG) todo[0] += 254 * (todo[0] - KERNEL_FIRST_LONG) + *p++ - 1;
+        while (n > 0) {
+            uint32_t s = todo[--n];
+            if (s >= KERNEL_FIRST_PAIR) {
+                const uint16_t *pair = kernel_pairs[s - KERNEL_FIRST_PAIR];
+                todo[n++] = pair[1];
+                todo[n++] = pair[0];
+            } else {
+                buf_put(out, s == '$' ? &letter : &(char){(char)s}, 1);
+            }
         }
     }
 }
@@ -49,13 +56,13 @@ bool kernel_assemble(const kernel *k, const uint32_t *formats, const gpu_info *i
                      carat_error *err) {
     buf_puts(out, k->enables);
     if (info->subgroup_min) buf_printf(out, "const SUBGROUP = %uu;\n", info->subgroup_min);
-    for (const char *const *include = k->includes; *include; include++) buf_puts(out, *include);
+    for (const char *const *include = k->includes; *include; include++) unpack(out, *include, '$');
     const char *const shared[] = {"format", info->packed_dot ? "word" : "word_plain", "dot64"};
     for (size_t i = 0; k->n_format && i < COUNT(shared); i++) {
         const char *wgsl = find_lib(shared[i]);
         if (!wgsl)
             return fail(err, CARAT_E_UNSUPPORTED, "kernel %s: no lib/%s", k->name, shared[i]);
-        buf_puts(out, wgsl);
+        unpack(out, wgsl, '$');
     }
     for (uint32_t i = 0; i < k->n_format; i++) {
         const quant_format *f = quant_find(formats[i]);
@@ -63,9 +70,9 @@ bool kernel_assemble(const kernel *k, const uint32_t *formats, const gpu_info *i
         if (!wgsl)
             return fail(err, CARAT_E_UNSUPPORTED, "kernel %s: no WGSL for tensor type %u", k->name,
                         formats[i]);
-        put_format(out, wgsl, (char)('A' + i));
+        unpack(out, wgsl, (char)('A' + i));
     }
-    buf_puts(out, k->source);
+    unpack(out, k->source, '$');
     if (out->failed) return fail_memory(err, out->cap, "the source of a kernel");
     return true;
 }

@@ -8,12 +8,21 @@
 
 #include "gpu/gpu.h"
 
+/* WGSL is held packed, as a string of symbols. A byte below KERNEL_FIRST_PAIR is a character. Any
+ * other symbol s stands for the two in kernel_pairs[s - KERNEL_FIRST_PAIR]; from KERNEL_FIRST_LONG
+ * on, a symbol takes two bytes, a and b: KERNEL_FIRST_LONG + 255 * (a - KERNEL_FIRST_LONG) + b - 1.
+ * So plain WGSL, which is ASCII, is a packed text too. */
+#define KERNEL_FIRST_PAIR 128u
+#define KERNEL_FIRST_LONG 248u
+#define KERNEL_MAX_DEPTH  64u /* symbols that wait while one is unpacked */
+extern const uint16_t kernel_pairs[][2];
+
 /* One .wgsl file as tools/embed found it. */
 typedef struct kernel {
     const char *name;            /* "matvec" */
-    const char *enables;         /* WGSL directives, which must come first */
-    const char *source;          /* WGSL without its libraries */
-    const char *const *includes; /* NULL-terminated sources of lib/ files that it names */
+    const char *enables;         /* WGSL directives, which must come first; not packed */
+    const char *source;          /* packed WGSL without its libraries */
+    const char *const *includes; /* NULL-terminated packed sources of lib/ files that it names */
     uint32_t n_format;           /* how many tensor formats (A, B, C) it is made for: 0..3 */
     uint32_t n_binding;
     uint8_t bindings[GPU_MAX_BINDINGS]; /* gpu_binding_kind */
@@ -21,7 +30,8 @@ typedef struct kernel {
     const struct kernel *subgroup;      /* variant for adapters with subgroups, or NULL */
 } kernel;
 
-/* One kernels/lib file, e.g. "Q4_K"; the table of build/gen/kernels.c ends with a NULL name. */
+/* One kernels/lib file, e.g. "Q4_K", packed; the table of build/gen/kernels.c ends with a NULL
+ * name. */
 typedef struct kernel_lib {
     const char *name, *source;
 } kernel_lib;
