@@ -31,7 +31,7 @@ FLAGS += $(flags_$(config)) $(CFLAGS)
 
 # The loops over blocks of weights: gcc vectorises them fully only at -O3 (2 to 4 times as fast).
 ifeq ($(config),release)
-$(O)/src/file/quant.o: FLAGS += -O3
+$(O)/src/file/quant.o $(O)/src/file/quantise.o: FLAGS += -O3
 endif
 
 # stb_image counts on what arithmetic does everywhere; that it stays inside its memory is checked.

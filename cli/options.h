@@ -3,6 +3,7 @@
 #ifndef CARAT_CLI_OPTIONS_H
 #define CARAT_CLI_OPTIONS_H
 
+#include "carat_train.h"
 #include "media.h"
 
 #define MAX_STOPS 16
@@ -47,6 +48,13 @@ typedef struct settings {
     bool encoders;
     /* inspect */
     bool tensors;
+    /* merge, train */
+    const char *out, *type, *gguf, *learn, *schedule;
+    /* train */
+    carat_train_desc train;
+    double clip, memory; /* GB */
+    uint32_t save_every;
+    bool report, resume;
     /* serve */
     const char *host, *app, *preload;
     uint32_t port, idle, waiting;
@@ -62,7 +70,8 @@ typedef enum option_kind {
     OPTION_U32,
     OPTION_I32,
     OPTION_U64,
-    OPTION_F32
+    OPTION_F32,
+    OPTION_F64
 } option_kind;
 
 typedef struct option {
@@ -105,7 +114,7 @@ typedef struct command {
 } command;
 
 extern const command command_run, command_chat, command_tokenize, command_eval, command_inspect,
-    command_list, command_bench, command_serve;
+    command_list, command_bench, command_serve, command_merge, command_train;
 
 /* Reads argv [argc] (without the program and the command) into *s; the words that are no options
  * are moved to the front of argv, their number to *n_args. False: printed what is wrong. */
