@@ -114,6 +114,8 @@ static settings defaults(void) {
     s.idle = 60;
     s.waiting = 16;
     s.sampling.repeat_last_n = REPEAT_NOT_GIVEN;
+    s.clip = 1;
+    s.save_every = 50;
     return s;
 }
 
@@ -241,7 +243,7 @@ static bool is_choice(const char *choices, const char *value) {
 }
 
 static bool bad_number(const command *cmd, const option *o, const char *value) {
-    bool whole = o->kind != OPTION_F32;
+    bool whole = o->kind != OPTION_F32 && o->kind != OPTION_F64;
     if (o->max >= 1 << 30)
         usage_error("%s: --%s wants %s of at least %g, not '%s'", cmd->name, o->name,
                     whole ? "a whole number" : "a number", o->min, value);
@@ -256,6 +258,10 @@ static bool set_number(const command *cmd, const option *o, const char *value, v
     if (!parse_number(value, &v) || v < o->min || v > o->max) return bad_number(cmd, o, value);
     if (o->kind == OPTION_F32) {
         *(float *)field = (float)v;
+        return true;
+    }
+    if (o->kind == OPTION_F64) {
+        *(double *)field = v;
         return true;
     }
     if (o->kind == OPTION_U64) return parse_u64(value, field) || bad_number(cmd, o, value);
@@ -363,6 +369,7 @@ static size_t field_bytes(option_kind kind) {
     case OPTION_FLAG:
         return sizeof(bool);
     case OPTION_U64:
+    case OPTION_F64:
         return sizeof(uint64_t);
     case OPTION_TEXT:
     case OPTION_CHOICE:

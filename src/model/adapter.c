@@ -1,11 +1,17 @@
 /* adapter: the adapters of an engine that are open, and those in use, with their scales. Changing
- * the latter takes away what the engine's sessions have computed.
+ * the latter takes away what the engine's sessions have computed. Also writes one.
  *
- * Flow: lora_read.c before; session.c, which hands them to the network, after. */
+ * Flow: lora_read.c and lora_write.c before; session.c, which hands them to the network, after. */
 #include "model/engine.h"
 
+#include "carat_train.h"
+
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* ---- the list of open ones ---- */
 
@@ -166,4 +172,47 @@ bool carat_engine_adapt(carat_engine *eng, const carat_adapter_use *uses, size_t
     eng->uses_hash = h;
     sweep(eng);
     return true;
+}
+
+/* ---- writing ---- */
+
+/* A new folder is written under another name first. */
+static bool save_new_folder(const lora *l, const char *path, carat_error *err) {
+    static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors"};
+    size_t n = strlen(path);
+    buf b = {0};
+    while (n > 1 && path[n - 1] == '/') n--;
+    buf_printf(&b, "%.*s.part-%ld", (int)n, path, (long)getpid());
+    if (b.failed) {
+        buf_free(&b);
+        return fail_memory(err, n, path);
+    }
+    bool ok = mkdir(b.data, 0777) == 0 || fail(err, CARAT_E_IO, "%s: %s", path, strerror(errno));
+    if (!ok) {
+        buf_free(&b);
+        return false;
+    }
+    ok = lora_write_peft(l, b.data, err);
+    if (ok && rename(b.data, path) != 0)
+        ok = fail(err, CARAT_E_IO, "%s: %s", path, strerror(errno));
+    const size_t len = b.len;
+    for (size_t i = 0; !ok && i < COUNT(files); i++) {
+        buf_printf(&b, "/%s", files[i]);
+        if (!b.failed) unlink(b.data);
+        b.data[b.len = len] = 0;
+    }
+    if (!ok) rmdir(b.data);
+    buf_free(&b);
+    return ok;
+}
+
+bool carat_adapter_save(const carat_adapter *adapter, const char *path, carat_error *err) {
+    const size_t n = path ? strlen(path) : 0;
+    struct stat there;
+    if (n == 0) return fail(err, CARAT_E_ARGUMENT, "adapter: no file is given");
+    if (n > 5 && strcmp(path + n - 5, ".gguf") == 0)
+        return lora_write_gguf(adapter->lora, path, err);
+    if (stat(path, &there) != 0) return save_new_folder(adapter->lora, path, err);
+    if (S_ISDIR(there.st_mode)) return lora_write_peft(adapter->lora, path, err);
+    return fail(err, CARAT_E_ARGUMENT, "adapter: %s is neither a folder nor ends in .gguf", path);
 }
