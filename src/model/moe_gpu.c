@@ -3,30 +3,24 @@
  * expert are multiplied together, and summed up again token by token in a fixed order.
  *
  * Flow: prefill_gpu.c and decode_gpu.c call it between their norms; CPU twin: text_cpu.c. */
-#include "model/ops_gpu.h"
+#include "model/moe_gpu.h"
 #include "model/text_gpu.h"
 
 #include "kernels.h"
 
 #include <math.h>
 
-#define MAX_EXPERTS 256u /* of moe_topk.wgsl and moe_lists.wgsl */
-#define TILE_PLACES 64u  /* of lib/tile.wgsl */
+#define TILE_PLACES 64u /* of lib/tile.wgsl */
 #define TILE_ROWS   64u
 #define ONE_ROWS    8u /* of a workgroup, 32 threads a row: LANES of the moe_one kernels */
 
-enum { SCALE_GATE, SCALE_UP, SCALE_DOWN, N_SCALE };
-
 typedef struct moe_gpu {
-    gpu_buffer experts_in;  /* [n_chunk, n_embd] */
-    gpu_buffer logits;      /* [n_chunk, n_expert] */
-    gpu_buffer ids, weight; /* [n_chunk, n_used] the picks */
-    gpu_buffer order;       /* [n_chunk * n_used] picks by expert */
-    gpu_buffer tiles;       /* [n_tile, 4] */
-    gpu_buffer act;         /* [n_chunk * n_used, n_ff_expert] */
-    gpu_buffer part;        /* [n_chunk * n_used, n_embd] */
-    gpu_buffer dense;       /* [n_chunk, n_embd] */
-    gpu_buffer scales;      /* [n_layer, N_SCALE, n_expert] */
+    gpu_buffer experts_in; /* [n_chunk, n_embd] */
+    moe_picks picks;
+    gpu_buffer act;    /* [n_chunk * n_used, n_ff_expert] */
+    gpu_buffer part;   /* [n_chunk * n_used, n_embd] */
+    gpu_buffer dense;  /* [n_chunk, n_embd] */
+    gpu_buffer scales; /* [n_layer, MOE_N_SCALE, n_expert] */
 } moe_gpu;
 
 typedef struct moe_part {
@@ -37,7 +31,7 @@ typedef struct moe_part {
 
 #define N_PART 10
 
-static uint32_t tile_count(const model_config *c, uint32_t n_tok) {
+uint32_t moe_gpu_tiles(const model_config *c, uint32_t n_tok) {
     const uint32_t n_pick = n_tok * c->n_expert_used;
     return min_u32(n_pick, c->n_expert + n_pick / TILE_PLACES);
 }
@@ -46,15 +40,15 @@ static void list_parts(moe_gpu *m, const model_config *c, uint32_t n_tok, moe_pa
     const uint64_t embd = (uint64_t)n_tok * c->n_embd, n_pick = (uint64_t)n_tok * c->n_expert_used;
     const moe_part parts[N_PART] = {
         {&m->experts_in, embd, "the experts' input"},
-        {&m->logits, (uint64_t)n_tok * c->n_expert, "router logits"},
-        {&m->ids, n_pick, "picked experts"},
-        {&m->weight, n_pick, "weights of experts"},
-        {&m->order, n_pick, "order of experts"},
-        {&m->tiles, 4ull * tile_count(c, n_tok), "tiles of experts"},
+        {&m->picks.logits, (uint64_t)n_tok * c->n_expert, "router logits"},
+        {&m->picks.ids, n_pick, "picked experts"},
+        {&m->picks.weight, n_pick, "weights of experts"},
+        {&m->picks.order, n_pick, "order of experts"},
+        {&m->picks.tiles, 4ull * moe_gpu_tiles(c, n_tok), "tiles of experts"},
         {&m->act, n_pick * c->n_ff_expert, "the experts' activations"},
         {&m->part, n_pick * c->n_embd, "the experts' outputs"},
         {&m->dense, embd, "the dense branch"},
-        {&m->scales, (uint64_t)c->n_layer * N_SCALE * c->n_expert, "the experts' scales"},
+        {&m->scales, (uint64_t)c->n_layer * MOE_N_SCALE * c->n_expert, "the experts' scales"},
     };
     for (uint32_t i = 0; i < N_PART; i++) out[i] = parts[i];
 }
@@ -78,12 +72,12 @@ static bool check_experts(const weight *w, const char *what, uint32_t il, carat_
     return true;
 }
 
-static bool check_model(const model *m, carat_error *err) {
+bool moe_gpu_check(const model *m, carat_error *err) {
     const model_config *c = &m->config;
-    if (c->n_expert > MAX_EXPERTS)
+    if (c->n_expert > MOE_MAX_EXPERTS)
         return fail(err, CARAT_E_UNSUPPORTED,
                     "%u experts; the GPU kernels take up to %u (the CPU takes any)", c->n_expert,
-                    MAX_EXPERTS);
+                    MOE_MAX_EXPERTS);
     for (uint32_t il = 0; il < c->n_layer; il++) {
         const layer_weights *w = &m->weights.layers[il];
         if (!c->layers[il].moe) continue;
@@ -111,29 +105,29 @@ static float scale_of(const weight *w, uint32_t expert) {
     return w->expert_scale ? w->expert_scale[expert] : w->scale;
 }
 
-/* scales [N_SCALE, n_expert] of one layer. */
-static void fill_scales(const layer_weights *w, uint32_t n_expert, float *scales) {
+void moe_gpu_scales(const layer_weights *w, uint32_t n_expert, float *out) {
     for (uint32_t e = 0; e < n_expert; e++) {
-        scales[SCALE_GATE * n_expert + e] = scale_of(gate_of(w), e);
-        scales[SCALE_UP * n_expert + e] = scale_of(up_of(w), e);
-        scales[SCALE_DOWN * n_expert + e] = scale_of(&w->down_exps, e) * w->down_exps_scale.data[e];
+        out[MOE_SCALE_GATE * n_expert + e] = scale_of(gate_of(w), e);
+        out[MOE_SCALE_UP * n_expert + e] = scale_of(up_of(w), e);
+        out[MOE_SCALE_DOWN * n_expert + e] =
+            scale_of(&w->down_exps, e) * w->down_exps_scale.data[e];
     }
 }
 
 static void write_scales(text_gpu *t) {
     const model_config *c = &t->model->config;
-    float scales[N_SCALE * MAX_EXPERTS];
-    const size_t bytes = sizeof(float) * N_SCALE * c->n_expert;
+    float scales[MOE_N_SCALE * MOE_MAX_EXPERTS];
+    const size_t bytes = sizeof(float) * MOE_N_SCALE * c->n_expert;
     for (uint32_t il = 0; il < c->n_layer; il++) {
         if (!c->layers[il].moe) continue;
-        fill_scales(&t->model->weights.layers[il], c->n_expert, scales);
+        moe_gpu_scales(&t->model->weights.layers[il], c->n_expert, scales);
         gpu_write(t->gpu, t->moe->scales, il * bytes, scales, bytes);
     }
 }
 
 bool moe_gpu_create(text_gpu *t, carat_error *err) {
     const model_config *c = &t->model->config;
-    if (!check_model(t->model, err)) return false;
+    if (!moe_gpu_check(t->model, err)) return false;
     t->moe = arena_alloc(t->memory, 1, sizeof *t->moe);
     if (!t->moe) return fail_memory(err, sizeof *t->moe, "the experts");
     moe_part parts[N_PART];
@@ -159,6 +153,46 @@ void moe_gpu_free(text_gpu *t) {
     t->moe = NULL;
 }
 
+/* ---- routing ------------------------------------------------------------------------------- */
+
+void moe_gpu_route(kernel_steps *s, const model *m, uint32_t il, gpu_view y, const moe_picks *p,
+                   uint32_t n_tok) {
+    const model_config *c = &m->config;
+    const weight *w = &m->weights.layers[il].router;
+    const moe_router_args router = {
+        .n_tok = n_tok,
+        .n_embd = c->n_embd,
+        .n_expert = c->n_expert,
+        .w_router = m->weights.layers[il].router_scale.offset,
+        .eps = c->rms_eps,
+        .scale = w->scale / sqrtf((float)c->n_embd),
+    };
+    kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_moe_router,
+                      .formats = {w->type},
+                      .args = &router,
+                      .views = {y, whole(m->weights.vector_buffer), whole(w->tiles[0].buffer),
+                                whole(p->logits)},
+                      .x = div_up(c->n_expert, 8),
+                      .y = div_up(n_tok, 4),
+                  });
+    const moe_topk_args topk = {.n_expert = c->n_expert, .n_used = c->n_expert_used};
+    kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_moe_topk,
+                      .args = &topk,
+                      .views = {whole(p->logits), whole(p->ids), whole(p->weight)},
+                      .x = n_tok,
+                  });
+    const moe_lists_args lists = {.n_pick = n_tok * c->n_expert_used,
+                                  .n_expert = c->n_expert,
+                                  .n_tile = moe_gpu_tiles(c, n_tok)};
+    kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_moe_lists,
+                      .args = &lists,
+                      .views = {whole(p->ids), whole(p->order), whole(p->tiles)},
+                  });
+}
+
 /* ---- a layer ------------------------------------------------------------------------------- */
 
 typedef struct moe_run {
@@ -168,7 +202,7 @@ typedef struct moe_run {
     const model_config *c;
     const layer_weights *w;
     gpu_buffer y;
-    uint32_t il, n_tok, n_pick, n_tile;
+    uint32_t il, n_tok, n_tile;
 } moe_run;
 
 static void rmsnorm(const moe_run *r, const vector *w, float scale, gpu_buffer out) {
@@ -184,42 +218,6 @@ static void dense_branch(const moe_run *r) {
     op_matmul(r->s, &r->w->down, r->c->n_embd, whole(t->act), whole(r->m->dense), r->n_tok);
     op_lora(r->s, lora_gpu_at(t->lora, r->il, LORA_INPUT_DOWN), whole(t->act), t->lora_u,
             r->m->dense, r->n_tok);
-}
-
-/* Which experts, and their tokens side by side. */
-static void route(const moe_run *r) {
-    const weight *w = &r->w->router;
-    const moe_router_args router = {
-        .n_tok = r->n_tok,
-        .n_embd = r->c->n_embd,
-        .n_expert = r->c->n_expert,
-        .w_router = r->w->router_scale.offset,
-        .eps = r->c->rms_eps,
-        .scale = w->scale / sqrtf((float)r->c->n_embd),
-    };
-    kernel_run(r->s, &(kernel_call){
-                         .kernel = &kernel_moe_router,
-                         .formats = {w->type},
-                         .args = &router,
-                         .views = {whole(r->y), whole(r->t->model->weights.vector_buffer),
-                                   whole(w->tiles[0].buffer), whole(r->m->logits)},
-                         .x = div_up(r->c->n_expert, 8),
-                         .y = div_up(r->n_tok, 4),
-                     });
-    const moe_topk_args topk = {.n_expert = r->c->n_expert, .n_used = r->c->n_expert_used};
-    kernel_run(r->s, &(kernel_call){
-                         .kernel = &kernel_moe_topk,
-                         .args = &topk,
-                         .views = {whole(r->m->logits), whole(r->m->ids), whole(r->m->weight)},
-                         .x = r->n_tok,
-                     });
-    const moe_lists_args lists = {
-        .n_pick = r->n_pick, .n_expert = r->c->n_expert, .n_tile = r->n_tile};
-    kernel_run(r->s, &(kernel_call){
-                         .kernel = &kernel_moe_lists,
-                         .args = &lists,
-                         .views = {whole(r->m->ids), whole(r->m->order), whole(r->m->tiles)},
-                     });
 }
 
 /* Experts [expert0, expert0 + n) whose gate and up rows are in one tile each. */
@@ -265,16 +263,16 @@ static void experts_geglu(const moe_run *r) {
             .b_expert0 = e.b_expert0,
             .expert0 = e.expert0,
             .n_expert = e.n,
-            .scale0 = r->il * N_SCALE * r->c->n_expert,
+            .scale0 = r->il * MOE_N_SCALE * r->c->n_expert,
             .n_scale = r->c->n_expert,
         };
         kernel_run(r->s, &(kernel_call){
                              .kernel = &kernel_moe_geglu,
                              .formats = {gate->type, up->type},
                              .args = &args,
-                             .views = {whole(m->order), whole(m->tiles), whole(m->scales),
-                                       whole(m->experts_in), whole(e.a->buffer), whole(e.b->buffer),
-                                       whole(m->act)},
+                             .views = {whole(m->picks.order), whole(m->picks.tiles),
+                                       whole(m->scales), whole(m->experts_in), whole(e.a->buffer),
+                                       whole(e.b->buffer), whole(m->act)},
                              .x = div_up(args.n_row, TILE_ROWS / 2),
                              .y = r->n_tile,
                          });
@@ -291,15 +289,15 @@ static void experts_down(const moe_run *r) {
             .n_col = w->n_col,
             .expert0 = tile->row0 / w->n_row,
             .n_expert = tile->n_row / w->n_row,
-            .scale0 = (r->il * N_SCALE + SCALE_DOWN) * r->c->n_expert,
+            .scale0 = (r->il * MOE_N_SCALE + MOE_SCALE_DOWN) * r->c->n_expert,
         };
         kernel_run(r->s, &(kernel_call){
                              .kernel = &kernel_moe_down,
                              .formats = {w->type},
                              .args = &args,
-                             .views = {whole(m->order), whole(m->tiles), whole(m->scales),
-                                       whole(m->weight), whole(m->act), whole(tile->buffer),
-                                       whole(m->part)},
+                             .views = {whole(m->picks.order), whole(m->picks.tiles),
+                                       whole(m->scales), whole(m->picks.weight), whole(m->act),
+                                       whole(tile->buffer), whole(m->part)},
                              .x = div_up(w->n_row, TILE_ROWS),
                              .y = r->n_tile,
                          });
@@ -351,7 +349,7 @@ static void one_in(const moe_run *r) {
                        .args = &args,
                        .views = {whole(r->y), whole(r->t->model->weights.vector_buffer),
                                  whole(a->buffer), whole(b->buffer), whole(router->tiles[0].buffer),
-                                 whole(r->t->act), whole(r->m->logits)},
+                                 whole(r->t->act), whole(r->m->picks.logits)},
                        .x = div_up(args.n_row, ONE_ROWS) + div_up(args.n_expert, ONE_ROWS),
                    });
     }
@@ -390,7 +388,7 @@ static void one_act(const moe_run *r) {
             .b_expert0 = e.b_expert0,
             .expert0 = e.expert0,
             .n_expert = e.n,
-            .scale0 = r->il * N_SCALE * r->c->n_expert,
+            .scale0 = r->il * MOE_N_SCALE * r->c->n_expert,
             .n_scale = r->c->n_expert,
             .eps = r->c->rms_eps,
             .w_norm = r->w->pre_norm_2.offset,
@@ -400,7 +398,7 @@ static void one_act(const moe_run *r) {
                              .formats = {gate->type, up->type},
                              .args = &args,
                              .views = {whole(r->y), whole(r->t->model->weights.vector_buffer),
-                                       whole(m->logits), whole(m->scales), whole(e.a->buffer),
+                                       whole(m->picks.logits), whole(m->scales), whole(e.a->buffer),
                                        whole(e.b->buffer), whole(m->act)},
                              .x = div_up(args.n_row, ONE_ROWS),
                              .y = args.n_used,
@@ -420,14 +418,14 @@ static void one_down(const moe_run *r) {
             .n_expert = r->c->n_expert,
             .expert0 = tile->row0 / w->n_row,
             .n_held = tile->n_row / w->n_row,
-            .scale0 = (r->il * N_SCALE + SCALE_DOWN) * r->c->n_expert,
+            .scale0 = (r->il * MOE_N_SCALE + MOE_SCALE_DOWN) * r->c->n_expert,
             .first = i == 0,
         };
         kernel_run(r->s, &(kernel_call){
                              .kernel = &kernel_moe_one_down,
                              .formats = {w->type},
                              .args = &args,
-                             .views = {whole(m->logits), whole(m->scales), whole(m->act),
+                             .views = {whole(m->picks.logits), whole(m->scales), whole(m->act),
                                        whole(tile->buffer), whole(m->part)},
                              .x = div_up(w->n_row, 2 * ONE_ROWS),
                          });
@@ -445,7 +443,7 @@ static void run_one(const moe_run *r) {
 
 static void run_many(const moe_run *r) {
     dense_branch(r);
-    route(r);
+    moe_gpu_route(r->s, r->t->model, r->il, whole(r->y), &r->m->picks, r->n_tok);
     rmsnorm(r, &r->w->pre_norm_2, 1, r->m->experts_in);
     experts_geglu(r);
     experts_down(r);
@@ -463,8 +461,7 @@ void moe_gpu_ffn(text_gpu *t, kernel_steps *s, uint32_t il, gpu_buffer y, uint32
         .y = y,
         .il = il,
         .n_tok = n_tok,
-        .n_pick = n_tok * c->n_expert_used,
-        .n_tile = tile_count(c, n_tok),
+        .n_tile = moe_gpu_tiles(c, n_tok),
     };
     const bool adapted =
         lora_gpu_at(t->lora, il, LORA_INPUT_FFN) || lora_gpu_at(t->lora, il, LORA_INPUT_DOWN);
