@@ -50,7 +50,7 @@ static double normal(void) {
 /* There and back. */
 static void through(uint32_t type, const float *in, float *out, uint8_t *b, uint32_t n) {
     err = (carat_error){0};
-    if (!quantise(type, in, n, b, "x", &err)) fail_msg("%s", err.message);
+    if (!quantise(type, in, n, NULL, b, "x", &err)) fail_msg("%s", err.message);
     quant_find(type)->dequantise(b, out, n);
 }
 
@@ -232,7 +232,7 @@ static void refused(void **unused) {
             for (int j = 0; j < 256; j++) x[j] = 0.01f * (float)j;
             x[200] = bad[i];
             err = (carat_error){0};
-            assert_false(quantise(type, x, 256, blocks, "blk.3.attn_q.weight", &err));
+            assert_false(quantise(type, x, 256, NULL, blocks, "blk.3.attn_q.weight", &err));
             assert_int_equal(err.code, CARAT_E_FORMAT);
             assert_non_null(strstr(err.message, "blk.3.attn_q.weight: value 200 is"));
             assert_non_null(strstr(err.message, quant_name(type)));
@@ -249,8 +249,55 @@ static void too_large(void **unused) {
         for (int i = 0; i < 256; i++) assert_true(isfinite(y[i]));
         x[3] = limit * 1.01f;
         err = (carat_error){0};
-        assert_false(quantise(formats[k].type, x, 256, blocks, "x", &err));
+        assert_false(quantise(formats[k].type, x, 256, NULL, blocks, "x", &err));
         assert_non_null(strstr(err.message, "cannot hold"));
+    }
+}
+
+/* ---- rounding towards an aim ---- */
+
+#define N_DIR 3u
+
+/* Differences of a tenth of a step and less, on values that a format has: rounded to the nearest
+ * they are gone, but their sums along the aim's directions are kept, and at a small price. */
+static void aimed(void **unused) {
+    (void)unused;
+    static float columns[N * N_DIR], norms[N], error[N_DIR];
+    const uint32_t n = 2048;
+    for (size_t k = 3; k < COUNT(formats); k++) {
+        const struct format *f = &formats[k];
+        double lost[N_DIR] = {0}, added[N_DIR] = {0}, kept[N_DIR] = {0};
+        state = 12;
+        for (uint32_t i = 0; i < n; i++) x[i] = (float)normal();
+        through(f->type, x, x, blocks, n);
+        for (uint32_t i = 0; i < n; i++) {
+            norms[i] = 0;
+            for (uint32_t r = 0; r < N_DIR; r++) {
+                float *c = &columns[i * N_DIR + r];
+                *c = (float)normal() / sqrtf((float)N_DIR);
+                norms[i] += *c * *c;
+            }
+            x[i] += (float)f->error * 0.1f * columns[i * N_DIR];
+        }
+        through(f->type, x, y, blocks, n);
+        const quantise_aim aim = {columns, norms, N_DIR, error};
+        memset(error, 0, sizeof error);
+        assert_true(quantise(f->type, x, n, &aim, blocks, "x", &err));
+        quant_find(f->type)->dequantise(blocks, z, n);
+        for (uint32_t i = 0; i < n * N_DIR; i++) {
+            const double c = (double)columns[i];
+            added[i % N_DIR] += f->error * 0.1 * (double)columns[i - i % N_DIR] * c;
+            lost[i % N_DIR] += (double)(y[i / N_DIR] - x[i / N_DIR]) * c;
+            kept[i % N_DIR] += (double)(z[i / N_DIR] - x[i / N_DIR]) * c;
+        }
+        const double extra = relative(z, x, n);
+        print_message("%-7s of %.3f: %.3f lost, %.3f lost when aimed; error %.4f\n",
+                      quant_name(f->type), added[0], fabs(lost[0]), fabs(kept[0]), extra);
+        for (uint32_t r = 0; r < N_DIR; r++) {
+            assert_true(fabs(kept[r] - (double)error[r]) < 1e-2);
+            if (fabs(kept[r]) > 0.15 * added[0]) fail_msg("direction %u: %g", r, kept[r]);
+        }
+        assert_true(extra < f->error);
     }
 }
 
@@ -261,6 +308,7 @@ int main(void) {
         cmocka_unit_test(twice),         cmocka_unit_test(zeros),
         cmocka_unit_test(outlier),       cmocka_unit_test(constants),
         cmocka_unit_test(refused),       cmocka_unit_test(too_large),
+        cmocka_unit_test(aimed),
     };
     return cmocka_run_group_tests_name("quantise", tests, NULL, NULL);
 }

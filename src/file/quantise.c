@@ -1,5 +1,6 @@
-/* quantise: values into storage formats. For every format that quant.c reads there is an encoder of
- * one block here; the layouts are told there. Scalar; a block does not know its neighbours.
+/* quantise: values into storage formats. For every format that quant.c reads there are two
+ * functions here: one that fits a block's scales and codes, one that packs them into bytes, whose
+ * layouts are told there. Scalar; blocks are independent, unless they round towards an aim.
  *
  * A scale is found by trying: the largest value is put onto several points of the grid, every try
  * is rounded, and of the scale that then fits best in the sense of least squares the error is known
@@ -9,31 +10,51 @@
  * Flow: values come from quant.c and model/merge.c; a file is next. */
 #include "file/quantise.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
 typedef uint8_t u8;
 
-enum { SUPER = 256, GROUPS_MAX = 16 };
+enum { VALUES = 256, GROUPS = 16 }; /* of a block, at most */
 
-/* ---- grids: the points q that a scale multiplies ---- */
+/* What codes stand for: themselves, or points of a table. */
+typedef enum points { INTEGERS, IQ4, FP4 } points;
 
 static const float iq4_points[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                      1,    13,   25,  38,  53,  69,  89,  113};
 static const float fp4_points[8] = {0, 1, 2, 3, 4, 6, 8, 12};
 
-/* The integers of [lo, hi], or the points of IQ4. */
-typedef struct grid {
-    float lo, hi;
-    bool iq4;
-    int n_try; /* scales that are tried, each with both signs */
-} grid;
+/* A block before it is packed: value i of group k is a[k] point(code[i]) + m[k]. */
+typedef struct block {
+    float a[GROUPS], m[GROUPS];
+    int code[VALUES];               /* those of FP4 are -7 .. 7 */
+    float d, dmin;                  /* as f16 has them */
+    int scale[GROUPS], min[GROUPS]; /* of d and dmin; of formats with such scales */
+} block;
+
+/* Of a format. */
+typedef struct shape {
+    points points;
+    int n_group, n; /* groups in a block, values in a group */
+    int lo, hi;     /* codes */
+    int n_try;      /* scales that are tried, each with both signs */
+    int scale_lo, scale_hi;
+} shape;
+
+static float point(points p, int code) {
+    if (p == IQ4) return iq4_points[code];
+    if (p == FP4) return code < 0 ? -fp4_points[-code] : fp4_points[code];
+    return (float)code;
+}
 
 static float clamp(float x, float lo, float hi) { return x < lo ? lo : x > hi ? hi : x; }
 
 /* To the nearest integer; |x| < 2^22. */
 static float nearest(float x) { return x + 0x1.8p23f - 0x1.8p23f; }
+
+static float inverse_of(float x) { return x != 0 && isfinite(1 / x) ? 1 / x : 0; }
+
+static float as_half(float x) { return half_to_float(float_to_half(x)); }
 
 static int iq4_code(float x) {
     int code = 0;
@@ -41,19 +62,26 @@ static int iq4_code(float x) {
     return code;
 }
 
-/* q [n]: the points nearest to x [n] / scale. */
-static void to_grid(const grid *g, const float *x, int n, float scale, float *q) {
-    const float inverse = scale != 0 && isfinite(1 / scale) ? 1 / scale : 0;
-    const float lo = g->lo, hi = g->hi;
-    for (int j = 0; j < n; j++) q[j] = clamp(x[j] * inverse, lo, hi);
-    for (int j = 0; j < n; j++) q[j] = g->iq4 ? iq4_points[iq4_code(q[j])] : nearest(q[j]);
-}
-
 static float dot(const float *a, const float *b, int n) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int j = 0; j < n; j++) sum += a[j] * b[j];
     return sum;
+}
+
+static void to_codes(const float *q, int n, points p, int *code) {
+    for (int j = 0; j < n; j++) code[j] = p == IQ4 ? iq4_code(q[j]) : (int)q[j];
+}
+
+/* ---- a scale: x = a q ---- */
+
+/* q [n]: the points nearest to x [n] / scale. */
+static void to_points(const shape *s, const float *x, int n, float scale, float *q) {
+    const float inverse = inverse_of(scale);
+    const float lo = point(s->points, s->lo), hi = point(s->points, s->hi);
+    for (int j = 0; j < n; j++) q[j] = clamp(x[j] * inverse, lo, hi);
+    for (int j = 0; j < n; j++)
+        q[j] = s->points == IQ4 ? iq4_points[iq4_code(q[j])] : nearest(q[j]);
 }
 
 /* Sum of (x - scale q)^2 */
@@ -71,22 +99,21 @@ static float peak_of(const float *x, int n) {
     return peak;
 }
 
-/* The point of the grid, or a place a little outside or inside, that try i puts the peak on. */
-static float try_point(const grid *g, int i) {
-    if (!g->iq4) return -g->lo + 0.5f - 0.5f * (float)i;
-    static const float point[] = {127, 113, 104, 89, 120, 108, 97, 83, 133, 69};
-    return point[i];
+/* The point, or a place a little outside or inside, that try i puts the peak on. */
+static float try_point(const shape *s, int i) {
+    static const float places[] = {127, 113, 104, 89, 120, 108, 97, 83, 133, 69};
+    return s->points == IQ4 ? places[i] : 0.5f * (float)(1 - i) - (float)s->lo;
 }
 
-/* The scale with which q on the grid is nearest to x [n]; 0 for zeros. */
-static float fit_scale(const grid *g, const float *x, int n) {
-    const float peak = peak_of(x, n);
-    float q[SUPER], best = 0, most = -1;
+/* The scale with which points are nearest to x [n]; 0 for zeros. */
+static float fit_scale(const shape *s, const float *x, int n) {
+    const float peak = peak_of(x, n), hi = point(s->points, s->hi);
+    float q[VALUES], best = 0, most = -1;
     if (peak == 0) return 0;
-    for (int i = 0; i < 2 * g->n_try; i++) {
-        const float point = try_point(g, i / 2);
-        if (point < 1 || (i % 2 && point > g->hi + 0.5f)) continue;
-        to_grid(g, x, n, i % 2 ? peak / point : -peak / point, q);
+    for (int i = 0; i < 2 * s->n_try; i++) {
+        const float place = try_point(s, i / 2);
+        if (place < 1 || (i % 2 && place > hi + 0.5f)) continue;
+        to_points(s, x, n, i % 2 ? peak / place : -peak / place, q);
         /* The error is x x - (x q)^2 / q q at the best scale, x q / q q. */
         const float xq = dot(x, q, n), qq = dot(q, q, n);
         if (qq == 0 || xq * (xq / qq) <= most) continue;
@@ -96,87 +123,21 @@ static float fit_scale(const grid *g, const float *x, int n) {
     return best;
 }
 
-/* ---- bytes ---- */
-
-static void store16(u8 *p, uint32_t v) {
-    p[0] = (u8)v;
-    p[1] = (u8)(v >> 8);
+static void fit_one_scale(const shape *s, const float *x, block *b) {
+    float q[VALUES];
+    b->a[0] = b->d = as_half(fit_scale(s, x, s->n));
+    to_points(s, x, s->n, b->d, q);
+    to_codes(q, s->n, s->points, b->code);
 }
 
-/* Stores x as f16 and is what that makes of it. */
-static float store_half(u8 *p, float x) {
-    const uint16_t h = float_to_half(x);
-    store16(p, h);
-    return half_to_float(h);
-}
-
-static float as_half(float x) { return half_to_float(float_to_half(x)); }
-
-/* 2 n codes of four bits: the first n are the low halves of n bytes. */
-static void store_nibbles(u8 *p, const int *q, int n) {
-    for (int j = 0; j < n; j++) p[j] = (u8)((q[j] & 15) | (q[j + n] & 15) << 4);
-}
-
-/* The fifth bits of 32 codes. */
-static void store_fifth(u8 *p, const int *q) {
-    uint32_t high = 0;
-    for (int j = 0; j < 32; j++) high |= (uint32_t)(q[j] >> 4 & 1) << j;
-    store16(p, high & 0xffff);
-    store16(p + 2, high >> 16);
-}
-
-static void to_codes(const float *q, int n, float zero, int *code) {
-    for (int j = 0; j < n; j++) code[j] = (int)(q[j] + zero);
-}
-
-/* ---- a block of 32 with one scale ---- */
-
-/* Stores the scale and finds the codes, which begin at `zero` for q = 0. */
-static void encode_scaled(const grid *g, const float *x, float zero, u8 *d, int *code) {
-    float q[32];
-    to_grid(g, x, 32, store_half(d, fit_scale(g, x, 32)), q);
-    to_codes(q, 32, zero, code);
-}
-
-static void encode_q4_0(const float *x, u8 *b) {
-    static const grid g = {-8, 7, false, 12};
-    int code[32];
-    encode_scaled(&g, x, 8, b, code);
-    store_nibbles(b + 2, code, 16);
-}
-
-static void encode_q5_0(const float *x, u8 *b) {
-    static const grid g = {-16, 15, false, 8};
-    int code[32];
-    encode_scaled(&g, x, 16, b, code);
-    store_fifth(b + 2, code);
-    store_nibbles(b + 6, code, 16);
-}
-
-static void encode_q8_0(const float *x, u8 *b) {
-    static const grid g = {-128, 127, false, 4};
-    int code[32];
-    encode_scaled(&g, x, 0, b, code);
-    for (int j = 0; j < 32; j++) b[2 + j] = (u8)code[j];
-}
-
-static void encode_iq4_nl(const float *x, u8 *b) {
-    static const grid g = {-127, 113, true, 10};
-    float q[32];
-    int code[32];
-    to_grid(&g, x, 32, store_half(b, fit_scale(&g, x, 32)), q);
-    for (int j = 0; j < 32; j++) code[j] = iq4_code(q[j]);
-    store_nibbles(b + 2, code, 16);
-}
-
-/* ---- groups with a scale and a minimum: x = a q + m, q in [0, top] ---- */
+/* ---- a scale and a minimum: x = a q + m, q in [0, top] ---- */
 
 typedef struct line {
     float a, m;
 } line;
 
 static void to_line(const float *x, int n, line f, float top, float *q) {
-    const float inverse = f.a != 0 && isfinite(1 / f.a) ? 1 / f.a : 0;
+    const float inverse = inverse_of(f.a);
     for (int j = 0; j < n; j++) q[j] = nearest(clamp((x[j] - f.m) * inverse, 0, top));
 }
 
@@ -209,7 +170,7 @@ static line fit_line(const float *x, const float *q, int n, float low, bool belo
 }
 
 static line search_line(const float *x, int n, float top, bool below) {
-    float low = x[0], high = x[0], q[SUPER], least = INFINITY;
+    float low = x[0], high = x[0], q[VALUES], least = INFINITY;
     for (int j = 1; j < n; j++) {
         low = fminf(low, x[j]);
         high = fmaxf(high, x[j]);
@@ -233,196 +194,84 @@ static line search_line(const float *x, int n, float top, bool below) {
     return best;
 }
 
-static void encode_line(const float *x, float top, u8 *scales, int *code) {
-    float q[32];
-    line f = search_line(x, 32, top, false);
-    f = (line){store_half(scales, f.a), store_half(scales + 2, f.m)};
-    to_line(x, 32, f, top, q);
-    to_codes(q, 32, 0, code);
-}
-
-static void encode_q4_1(const float *x, u8 *b) {
-    int code[32];
-    encode_line(x, 15, b, code);
-    store_nibbles(b + 4, code, 16);
-}
-
-static void encode_q5_1(const float *x, u8 *b) {
-    int code[32];
-    encode_line(x, 31, b, code);
-    store_fifth(b + 4, code);
-    store_nibbles(b + 8, code, 16);
+static void fit_one_line(const shape *s, const float *x, block *b) {
+    float q[VALUES];
+    const line f = search_line(x, s->n, (float)s->hi, false);
+    b->a[0] = b->d = as_half(f.a);
+    b->m[0] = b->dmin = as_half(f.m);
+    to_line(x, s->n, (line){b->a[0], b->m[0]}, (float)s->hi, q);
+    to_codes(q, s->n, INTEGERS, b->code);
 }
 
 /* ---- 256 values in groups, the groups' scales in few bits ---- */
 
-typedef struct super {
-    int n_group, n; /* groups, and values of one */
-    float d, dmin;  /* as they are stored */
-    int scale[GROUPS_MAX], min[GROUPS_MAX];
-    int code[SUPER];
-} super;
-
-/* Of `most` values of a kind the scale that puts the largest on `top`. */
-static float shared_scale(float largest, float top) { return as_half(largest / top); }
-
-static int part_of(float x, float d, float lo, float hi) {
-    return d != 0 ? (int)nearest(clamp(x / d, lo, hi)) : 0;
+/* x as an integer of [lo, hi] times d */
+static int part_of(float x, float d, int lo, int hi) {
+    return d != 0 ? (int)nearest(clamp(x / d, (float)lo, (float)hi)) : 0;
 }
 
 /* Group k's scale and minimum: of the neighbours the pair that fits best. */
-static void settle_lines(super *s, const float *x, int k, float top, float top_scale) {
-    const int scale = s->scale[k], min = s->min[k];
-    float q[SUPER], least = INFINITY;
+static void settle_line(const shape *s, const float *x, int k, block *b) {
+    const int scale = b->scale[k], min = b->min[k];
+    float q[VALUES], least = INFINITY;
     for (int i = 0; i < 9; i++) {
         const int ds = scale + (i + 1) % 3 - 1, dm = min + (i / 3 + 1) % 3 - 1; /* itself first */
-        if (ds < 0 || dm < 0 || ds > (int)top_scale || dm > (int)top_scale) continue;
-        const line f = {s->d * (float)ds, -s->dmin * (float)dm};
-        to_line(x, s->n, f, top, q);
+        if (ds < 0 || dm < 0 || ds > s->scale_hi || dm > s->scale_hi) continue;
+        const line f = {b->d * (float)ds, -b->dmin * (float)dm};
+        to_line(x, s->n, f, (float)s->hi, q);
         const float e = line_error(x, q, s->n, f);
         if (e >= least) continue;
         least = e;
-        s->scale[k] = ds;
-        s->min[k] = dm;
-        to_codes(q, s->n, 0, s->code + k * s->n);
+        b->scale[k] = ds;
+        b->min[k] = dm;
+        b->a[k] = f.a;
+        b->m[k] = f.m;
+        to_codes(q, s->n, INTEGERS, b->code + k * s->n);
     }
 }
 
-static void encode_lines(super *s, const float *x, float top, float top_scale) {
-    line f[GROUPS_MAX];
+static void fit_lines(const shape *s, const float *x, block *b) {
+    line f[GROUPS];
     float a = 0, m = 0;
     for (int k = 0; k < s->n_group; k++) {
-        f[k] = search_line(x + k * s->n, s->n, top, true);
+        f[k] = search_line(x + k * s->n, s->n, (float)s->hi, true);
         a = fmaxf(a, f[k].a);
         m = fmaxf(m, -f[k].m);
     }
-    s->d = shared_scale(a, top_scale);
-    s->dmin = shared_scale(m, top_scale);
+    b->d = as_half(a / (float)s->scale_hi);
+    b->dmin = as_half(m / (float)s->scale_hi);
     for (int k = 0; k < s->n_group; k++) {
-        s->scale[k] = part_of(f[k].a, s->d, 0, top_scale);
-        s->min[k] = part_of(-f[k].m, s->dmin, 0, top_scale);
-        settle_lines(s, x + k * s->n, k, top, top_scale);
+        b->scale[k] = part_of(f[k].a, b->d, 0, s->scale_hi);
+        b->min[k] = part_of(-f[k].m, b->dmin, 0, s->scale_hi);
+        settle_line(s, x + k * s->n, k, b);
     }
 }
 
-static void settle_scale(super *s, const grid *g, const float *x, int k, float lo, float hi) {
-    const int scale = s->scale[k];
-    float q[SUPER], least = INFINITY;
+static void settle_scale(const shape *s, const float *x, int k, block *b) {
+    const int scale = b->scale[k];
+    float q[VALUES], least = INFINITY;
     for (int i = 0; i < 3; i++) {
-        const int ds = scale + (i + 1) % 3 - 1;
-        if (ds < (int)lo || ds > (int)hi) continue;
-        to_grid(g, x, s->n, s->d * (float)ds, q);
-        const float e = error_of(x, q, s->n, s->d * (float)ds);
+        const int ds = scale + (i + 1) % 3 - 1; /* itself first */
+        const float a = b->d * (float)ds;
+        if (ds < s->scale_lo || ds > s->scale_hi) continue;
+        to_points(s, x, s->n, a, q);
+        const float e = error_of(x, q, s->n, a);
         if (e >= least) continue;
         least = e;
-        s->scale[k] = ds;
-        for (int j = 0; j < s->n; j++) s->code[k * s->n + j] = g->iq4 ? iq4_code(q[j]) : (int)q[j];
+        b->scale[k] = ds;
+        b->a[k] = a;
+        to_codes(q, s->n, s->points, b->code + k * s->n);
     }
 }
 
-/* Groups with a scale only, an integer of [lo, hi] times d; lo is the larger. */
-static void encode_groups(super *s, const grid *g, const float *x, float lo, float hi) {
-    float scale[GROUPS_MAX];
-    for (int k = 0; k < s->n_group; k++) scale[k] = fit_scale(g, x + k * s->n, s->n);
-    s->d = shared_scale(peak_of(scale, s->n_group), lo);
+static void fit_groups(const shape *s, const float *x, block *b) {
+    float scale[GROUPS];
+    for (int k = 0; k < s->n_group; k++) scale[k] = fit_scale(s, x + k * s->n, s->n);
+    b->d = as_half(peak_of(scale, s->n_group) / (float)s->scale_lo); /* which reaches farthest */
     for (int k = 0; k < s->n_group; k++) {
-        s->scale[k] = part_of(scale[k], s->d, lo, hi);
-        settle_scale(s, g, x + k * s->n, k, lo, hi);
+        b->scale[k] = part_of(scale[k], b->d, s->scale_lo, s->scale_hi);
+        settle_scale(s, x + k * s->n, k, b);
     }
-}
-
-/* Two low bits of 16 groups of 16, as Q2_K and Q3_K pack them. */
-static void store_pairs(u8 *p, const int *code) {
-    for (int k = 0; k < 16; k++)
-        for (int j = 0; j < 16; j++)
-            p[k / 8 * 32 + k % 2 * 16 + j] |= (u8)((code[k * 16 + j] & 3) << k % 8 / 2 * 2);
-}
-
-static void encode_q2_k(const float *x, u8 *b) {
-    super s = {.n_group = 16, .n = 16};
-    encode_lines(&s, x, 3, 15);
-    for (int k = 0; k < 16; k++) b[k] = (u8)(s.scale[k] | s.min[k] << 4);
-    store_pairs(b + 16, s.code);
-    store_half(b + 80, s.d);
-    store_half(b + 82, s.dmin);
-}
-
-static void encode_q3_k(const float *x, u8 *b) {
-    static const grid g = {-4, 3, false, 8};
-    super s = {.n_group = 16, .n = 16};
-    encode_groups(&s, &g, x, -32, 31);
-    for (int k = 0; k < 16; k++) {
-        const int scale = s.scale[k] + 32;
-        b[96 + k % 8] |= (u8)((scale & 15) << k / 8 * 4);
-        b[104 + k % 4] |= (u8)(scale >> 4 << k / 4 * 2);
-        for (int j = 0; j < 16; j++) {
-            s.code[k * 16 + j] += 4;
-            b[k % 2 * 16 + j] |= (u8)(s.code[k * 16 + j] >> 2 << k / 2);
-        }
-    }
-    store_pairs(b + 32, s.code);
-    store_half(b + 108, s.d);
-}
-
-/* Six-bit scales and minima of 8 groups in 12 bytes. */
-static void store_scales(u8 *p, const super *s) {
-    for (int k = 0; k < 4; k++) {
-        p[k] = (u8)(s->scale[k] | s->scale[k + 4] >> 4 << 6);
-        p[k + 4] = (u8)(s->min[k] | s->min[k + 4] >> 4 << 6);
-        p[k + 8] = (u8)((s->scale[k + 4] & 15) | (s->min[k + 4] & 15) << 4);
-    }
-}
-
-/* The low nibbles of 256 codes, 64 to 32 bytes. */
-static void store_low(u8 *p, const int *code) {
-    for (int k = 0; k < 4; k++) store_nibbles(p + 32 * k, code + 64 * k, 32);
-}
-
-static void encode_q4_k(const float *x, u8 *b) {
-    super s = {.n_group = 8, .n = 32};
-    encode_lines(&s, x, 15, 63);
-    store_half(b, s.d);
-    store_half(b + 2, s.dmin);
-    store_scales(b + 4, &s);
-    store_low(b + 16, s.code);
-}
-
-static void encode_q5_k(const float *x, u8 *b) {
-    super s = {.n_group = 8, .n = 32};
-    encode_lines(&s, x, 31, 63);
-    store_half(b, s.d);
-    store_half(b + 2, s.dmin);
-    store_scales(b + 4, &s);
-    store_low(b + 48, s.code);
-    for (int i = 0; i < SUPER; i++) b[16 + i % 32] |= (u8)((s.code[i] >> 4) << i / 32);
-}
-
-static void encode_q6_k(const float *x, u8 *b) {
-    static const grid g = {-32, 31, false, 6};
-    super s = {.n_group = 16, .n = 16};
-    encode_groups(&s, &g, x, -128, 127);
-    for (int k = 0; k < 16; k++) b[192 + k] = (u8)s.scale[k];
-    for (int i = 0; i < SUPER; i++) {
-        const int q = s.code[i] + 32, half = i / 128, quarter = i % 128 / 32, at = i % 32;
-        b[half * 64 + quarter % 2 * 32 + at] |= (u8)((q & 15) << quarter / 2 * 4);
-        b[128 + half * 32 + at] |= (u8)(q >> 4 << quarter * 2);
-    }
-    store_half(b + 208, s.d);
-}
-
-static void encode_iq4_xs(const float *x, u8 *b) {
-    static const grid g = {-127, 113, true, 10};
-    super s = {.n_group = 8, .n = 32};
-    uint32_t high = 0;
-    encode_groups(&s, &g, x, -32, 31);
-    store_half(b, s.d);
-    for (int k = 0; k < 8; k++) {
-        const int scale = s.scale[k] + 32;
-        b[4 + k / 2] |= (u8)((scale & 15) << k % 2 * 4);
-        high |= (uint32_t)(scale >> 4) << 2 * k;
-        store_nibbles(b + 8 + 16 * k, s.code + 32 * k, 16);
-    }
-    store16(b + 2, high);
 }
 
 /* ---- four-bit floats ---- */
@@ -431,33 +280,35 @@ static int fp4_code(float x) {
     const float magnitude = fabsf(x);
     int code = 0;
     for (int i = 1; i < 8; i++) code += 2 * magnitude > fp4_points[i - 1] + fp4_points[i];
-    return code | (x < 0 && code ? 8 : 0);
+    return x < 0 ? -code : code;
 }
 
-/* The error of x [n] with this scale, and the codes. */
-static float fp4_fit(const float *x, int n, float scale, int *code) {
-    const float inverse = isfinite(1 / scale) ? 1 / scale : 0;
+/* Takes a scale, stored as `stored`, for group k if it is better than *least. */
+static void try_fp4(const shape *s, const float *x, int k, float a, int stored, float *least,
+                    block *b) {
+    const float inverse = inverse_of(a);
     float sum = 0;
-    for (int j = 0; j < n; j++) {
+    int code[32];
+    for (int j = 0; j < s->n; j++) {
         code[j] = fp4_code(x[j] * inverse);
-        const float point = fp4_points[code[j] & 7], e = fabsf(x[j]) - scale * point;
+        const float e = x[j] - a * point(FP4, code[j]);
         sum += e * e;
     }
-    return sum;
+    if (sum >= *least) return;
+    *least = sum;
+    b->scale[k] = stored;
+    b->a[k] = a;
+    memcpy(b->code + k * s->n, code, (size_t)s->n * sizeof *code);
 }
 
 /* The scale is 2^(e - 128) here, for points that are doubled. */
-static void encode_mxfp4(const float *x, u8 *b) {
+static void fit_mxfp4(const shape *s, const float *x, block *b) {
     float least = INFINITY;
-    int code[32], exponent = 0;
-    frexpf(peak_of(x, 32), &exponent); /* below 2^exponent, which should be near 12 scales */
+    int exponent = 0;
+    frexpf(peak_of(x, s->n), &exponent); /* below 2^exponent, which should be near 12 scales */
     for (int e = exponent - 5 + 128; e <= exponent - 2 + 128; e++) {
-        const int stored = (int)clamp((float)e, 0, 254);
-        const float error = fp4_fit(x, 32, ldexpf(1, stored - 128), code);
-        if (error >= least) continue;
-        least = error;
-        b[0] = (u8)stored;
-        store_nibbles(b + 1, code, 16);
+        const int stored = e < 0 ? 0 : e > 254 ? 254 : e;
+        try_fp4(s, x, 0, ldexpf(1, stored - 128), stored, &least, b);
     }
 }
 
@@ -474,71 +325,266 @@ static int ue4m3_at_most(float x) {
     return b;
 }
 
-/* 16 values: the peak on one of the three largest points, each with its two nearest scales. */
-static void encode_nvfp4_group(const float *x, u8 *scale, u8 *nibbles) {
-    const float peak = fabsf(peak_of(x, 16));
-    float least = INFINITY;
-    int code[16];
-    for (int i = 0; i < 6; i++) {
-        int b = ue4m3_at_most(peak / fp4_points[7 - i / 2]) + i % 2;
-        if (b > 126) b = 126;
-        const float error = fp4_fit(x, 16, ue4m3_half(b), code);
-        if (error >= least) continue;
-        least = error;
-        *scale = (u8)b;
-        store_nibbles(nibbles, code, 8);
+/* The peak of a group on one of the three largest points, each with its two nearest scales. */
+static void fit_nvfp4(const shape *s, const float *x, block *b) {
+    for (int k = 0; k < s->n_group; k++, x += s->n) {
+        const float peak = fabsf(peak_of(x, s->n));
+        float least = INFINITY;
+        for (int i = 0; i < 6; i++) {
+            const int found = ue4m3_at_most(peak / fp4_points[7 - i / 2]) + i % 2;
+            const int stored = found < 126 ? found : 126;
+            try_fp4(s, x, k, ue4m3_half(stored), stored, &least, b);
+        }
     }
 }
 
-static void encode_nvfp4(const float *x, u8 *b) {
-    for (int s = 0; s < 4; s++) encode_nvfp4_group(x + 16 * s, b + s, b + 4 + 8 * s);
+/* ---- rounding towards an aim ---- */
+
+/* One more look at every code: it moves to its neighbour when that makes error^2, along the aim's
+ * directions, plus `keep` times the sum of squared errors less. */
+static void move_codes(const shape *s, const float *x, const quantise_aim *aim, size_t at,
+                       float keep, block *b) {
+    const int n_dir = (int)aim->n_dir;
+    for (int i = 0; i < s->n_group * s->n; i++) {
+        const int k = i / s->n, code = b->code[i];
+        const float *column = aim->columns + (at + (size_t)i) * aim->n_dir;
+        const float is = b->a[k] * point(s->points, code) + b->m[k];
+        const float slope = dot(aim->error, column, n_dir) + keep * (is - x[i]);
+        const int to = code + ((slope > 0) == (b->a[k] > 0) ? -1 : 1);
+        if (to < s->lo || to > s->hi) continue;
+        const float step = b->a[k] * point(s->points, to) + b->m[k] - is;
+        if (2 * step * slope + step * step * (aim->norms[at + (size_t)i] + keep) >= 0) continue;
+        b->code[i] = to;
+        for (int r = 0; r < n_dir; r++) aim->error[r] += step * column[r];
+    }
+}
+
+static void round_towards(const shape *s, const float *x, const quantise_aim *aim, size_t at,
+                          block *b) {
+    for (int i = 0; i < s->n_group * s->n; i++) {
+        const int k = i / s->n;
+        const float *column = aim->columns + (at + (size_t)i) * aim->n_dir;
+        const float e = b->a[k] * point(s->points, b->code[i]) + b->m[k] - x[i];
+        for (uint32_t r = 0; r < aim->n_dir; r++) aim->error[r] += e * column[r];
+    }
+    /* At first only where it helps most. */
+    for (float keep = 4; keep > 0.2f; keep /= 4) move_codes(s, x, aim, at, keep, b);
+}
+
+/* ---- packing ---- */
+
+static void store16(u8 *p, uint32_t v) {
+    p[0] = (u8)v;
+    p[1] = (u8)(v >> 8);
+}
+
+static void store_half(u8 *p, float x) { store16(p, float_to_half(x)); }
+
+/* 2 n codes of four bits: the first n are the low halves of n bytes. */
+static void store_nibbles(u8 *p, const int *code, int n, int zero) {
+    for (int j = 0; j < n; j++)
+        p[j] = (u8)(((code[j] + zero) & 15) | ((code[j + n] + zero) & 15) << 4);
+}
+
+/* The fifth bits of 32 codes. */
+static void store_fifth(u8 *p, const int *code, int zero) {
+    uint32_t high = 0;
+    for (int j = 0; j < 32; j++) high |= (uint32_t)((code[j] + zero) >> 4 & 1) << j;
+    store16(p, high & 0xffff);
+    store16(p + 2, high >> 16);
+}
+
+static void pack_q4_0(const block *b, u8 *p) {
+    store_half(p, b->d);
+    store_nibbles(p + 2, b->code, 16, 8);
+}
+
+static void pack_q4_1(const block *b, u8 *p) {
+    store_half(p, b->d);
+    store_half(p + 2, b->dmin);
+    store_nibbles(p + 4, b->code, 16, 0);
+}
+
+static void pack_q5_0(const block *b, u8 *p) {
+    store_half(p, b->d);
+    store_fifth(p + 2, b->code, 16);
+    store_nibbles(p + 6, b->code, 16, 16);
+}
+
+static void pack_q5_1(const block *b, u8 *p) {
+    store_half(p, b->d);
+    store_half(p + 2, b->dmin);
+    store_fifth(p + 4, b->code, 0);
+    store_nibbles(p + 8, b->code, 16, 0);
+}
+
+static void pack_q8_0(const block *b, u8 *p) {
+    store_half(p, b->d);
+    for (int j = 0; j < 32; j++) p[2 + j] = (u8)b->code[j];
+}
+
+static void pack_iq4_nl(const block *b, u8 *p) {
+    store_half(p, b->d);
+    store_nibbles(p + 2, b->code, 16, 0);
+}
+
+/* Two low bits of 16 groups of 16, as Q2_K and Q3_K have them. */
+static void store_pairs(u8 *p, const int *code, int zero) {
+    for (int k = 0; k < 16; k++)
+        for (int j = 0; j < 16; j++)
+            p[k / 8 * 32 + k % 2 * 16 + j] |=
+                (u8)(((code[k * 16 + j] + zero) & 3) << k % 8 / 2 * 2);
+}
+
+static void pack_q2_k(const block *b, u8 *p) {
+    for (int k = 0; k < 16; k++) p[k] = (u8)(b->scale[k] | b->min[k] << 4);
+    store_pairs(p + 16, b->code, 0);
+    store_half(p + 80, b->d);
+    store_half(p + 82, b->dmin);
+}
+
+static void pack_q3_k(const block *b, u8 *p) {
+    for (int k = 0; k < 16; k++) {
+        const int scale = b->scale[k] + 32;
+        p[96 + k % 8] |= (u8)((scale & 15) << k / 8 * 4);
+        p[104 + k % 4] |= (u8)(scale >> 4 << k / 4 * 2);
+        for (int j = 0; j < 16; j++)
+            p[k % 2 * 16 + j] |= (u8)((b->code[k * 16 + j] + 4) >> 2 << k / 2);
+    }
+    store_pairs(p + 32, b->code, 4);
+    store_half(p + 108, b->d);
+}
+
+/* Six-bit scales and minima of 8 groups in 12 bytes. */
+static void store_scales(u8 *p, const block *b) {
+    for (int k = 0; k < 4; k++) {
+        p[k] = (u8)(b->scale[k] | b->scale[k + 4] >> 4 << 6);
+        p[k + 4] = (u8)(b->min[k] | b->min[k + 4] >> 4 << 6);
+        p[k + 8] = (u8)((b->scale[k + 4] & 15) | (b->min[k + 4] & 15) << 4);
+    }
+}
+
+static void pack_q4_k(const block *b, u8 *p) {
+    store_half(p, b->d);
+    store_half(p + 2, b->dmin);
+    store_scales(p + 4, b);
+    for (int k = 0; k < 4; k++) store_nibbles(p + 16 + 32 * k, b->code + 64 * k, 32, 0);
+}
+
+static void pack_q5_k(const block *b, u8 *p) {
+    store_half(p, b->d);
+    store_half(p + 2, b->dmin);
+    store_scales(p + 4, b);
+    for (int i = 0; i < VALUES; i++) p[16 + i % 32] |= (u8)((b->code[i] >> 4) << i / 32);
+    for (int k = 0; k < 4; k++) store_nibbles(p + 48 + 32 * k, b->code + 64 * k, 32, 0);
+}
+
+static void pack_q6_k(const block *b, u8 *p) {
+    for (int k = 0; k < 16; k++) p[192 + k] = (u8)b->scale[k];
+    for (int i = 0; i < VALUES; i++) {
+        const int q = b->code[i] + 32, half = i / 128, quarter = i % 128 / 32, at = i % 32;
+        p[half * 64 + quarter % 2 * 32 + at] |= (u8)((q & 15) << quarter / 2 * 4);
+        p[128 + half * 32 + at] |= (u8)(q >> 4 << quarter * 2);
+    }
+    store_half(p + 208, b->d);
+}
+
+static void pack_iq4_xs(const block *b, u8 *p) {
+    uint32_t high = 0;
+    store_half(p, b->d);
+    for (int k = 0; k < 8; k++) {
+        const int scale = b->scale[k] + 32;
+        p[4 + k / 2] |= (u8)((scale & 15) << k % 2 * 4);
+        high |= (uint32_t)(scale >> 4) << 2 * k;
+        store_nibbles(p + 8 + 16 * k, b->code + 32 * k, 16, 0);
+    }
+    store16(p + 2, high);
+}
+
+/* A sign and a magnitude. */
+static void store_fp4(u8 *p, const int *code, int n) {
+    int bits[32];
+    for (int j = 0; j < 2 * n; j++) bits[j] = code[j] < 0 ? 8 - code[j] : code[j];
+    store_nibbles(p, bits, n, 0);
+}
+
+static void pack_mxfp4(const block *b, u8 *p) {
+    p[0] = (u8)b->scale[0];
+    store_fp4(p + 1, b->code, 16);
+}
+
+static void pack_nvfp4(const block *b, u8 *p) {
+    for (int k = 0; k < 4; k++) {
+        p[k] = (u8)b->scale[k];
+        store_fp4(p + 4 + 8 * k, b->code + 16 * k, 8);
+    }
 }
 
 /* ---- scalars ---- */
 
-static void encode_f32(const float *x, u8 *b) { memcpy(b, x, sizeof *x); }
-
-static void encode_f16(const float *x, u8 *b) { store_half(b, *x); }
-
-static void encode_bf16(const float *x, u8 *b) {
+static void store_plain(uint32_t type, float x, u8 *p) {
     uint32_t bits;
-    memcpy(&bits, x, sizeof bits);
-    store16(b, (bits + 0x7fff + (bits >> 16 & 1)) >> 16); /* to the nearest, ties to even */
+    memcpy(&bits, &x, sizeof bits);
+    if (type == QUANT_F32)
+        memcpy(p, &x, sizeof x);
+    else if (type == QUANT_F16)
+        store_half(p, x);
+    else
+        store16(p, (bits + 0x7fff + (bits >> 16 & 1)) >> 16); /* to the nearest, ties to even */
 }
 
 /* ---- the table ---- */
 
 #define HALF_MAX  65504.0f
-#define BLOCK_MAX 32768.0f    /* so that no scale, and no minimum, is beyond f16 */
-#define BF16_MAX  0x1.fep127f /* the largest of its values */
+#define BLOCK_MAX 32768.0f      /* so that no scale, and no minimum, is beyond f16 */
+#define BF16_MAX  0x1.fep127f   /* the largest of its values */
+#define FP4_MAX   (2 * 2688.0f) /* 6 times 448 is the largest; what is above becomes that */
 
 static const struct {
-    void (*encode)(const float *x, u8 *b);
     float limit;
-} encoders[] = {
-    [QUANT_F32] = {encode_f32, INFINITY},        [QUANT_F16] = {encode_f16, HALF_MAX},
-    [QUANT_Q4_0] = {encode_q4_0, BLOCK_MAX},     [QUANT_Q4_1] = {encode_q4_1, BLOCK_MAX},
-    [QUANT_Q5_0] = {encode_q5_0, BLOCK_MAX},     [QUANT_Q5_1] = {encode_q5_1, BLOCK_MAX},
-    [QUANT_Q8_0] = {encode_q8_0, BLOCK_MAX},     [QUANT_Q2_K] = {encode_q2_k, BLOCK_MAX},
-    [QUANT_Q3_K] = {encode_q3_k, BLOCK_MAX},     [QUANT_Q4_K] = {encode_q4_k, BLOCK_MAX},
-    [QUANT_Q5_K] = {encode_q5_k, BLOCK_MAX},     [QUANT_Q6_K] = {encode_q6_k, BLOCK_MAX},
-    [QUANT_IQ4_NL] = {encode_iq4_nl, BLOCK_MAX}, [QUANT_IQ4_XS] = {encode_iq4_xs, BLOCK_MAX},
-    [QUANT_BF16] = {encode_bf16, BF16_MAX},      [QUANT_MXFP4] = {encode_mxfp4, 0x1p126f},
-    [QUANT_NVFP4] = {encode_nvfp4, 2 * 2688.0f}, /* 6 times 448 is the largest, others become it */
+    void (*fit)(const shape *s, const float *x, block *b); /* NULL: plain numbers */
+    void (*pack)(const block *b, u8 *p);
+    shape shape;
+} formats[] = {
+    [QUANT_F32] = {.limit = 0x1.fffffep127f},
+    [QUANT_F16] = {.limit = HALF_MAX},
+    [QUANT_BF16] = {.limit = BF16_MAX},
+    [QUANT_Q4_0] = {BLOCK_MAX, fit_one_scale, pack_q4_0, {INTEGERS, 1, 32, -8, 7, 12, 0, 0}},
+    [QUANT_Q4_1] = {BLOCK_MAX, fit_one_line, pack_q4_1, {INTEGERS, 1, 32, 0, 15, 0, 0, 0}},
+    [QUANT_Q5_0] = {BLOCK_MAX, fit_one_scale, pack_q5_0, {INTEGERS, 1, 32, -16, 15, 8, 0, 0}},
+    [QUANT_Q5_1] = {BLOCK_MAX, fit_one_line, pack_q5_1, {INTEGERS, 1, 32, 0, 31, 0, 0, 0}},
+    [QUANT_Q8_0] = {BLOCK_MAX, fit_one_scale, pack_q8_0, {INTEGERS, 1, 32, -128, 127, 4, 0, 0}},
+    [QUANT_Q2_K] = {BLOCK_MAX, fit_lines, pack_q2_k, {INTEGERS, 16, 16, 0, 3, 0, 0, 15}},
+    [QUANT_Q3_K] = {BLOCK_MAX, fit_groups, pack_q3_k, {INTEGERS, 16, 16, -4, 3, 8, -32, 31}},
+    [QUANT_Q4_K] = {BLOCK_MAX, fit_lines, pack_q4_k, {INTEGERS, 8, 32, 0, 15, 0, 0, 63}},
+    [QUANT_Q5_K] = {BLOCK_MAX, fit_lines, pack_q5_k, {INTEGERS, 8, 32, 0, 31, 0, 0, 63}},
+    [QUANT_Q6_K] = {BLOCK_MAX, fit_groups, pack_q6_k, {INTEGERS, 16, 16, -32, 31, 6, -128, 127}},
+    [QUANT_IQ4_NL] = {BLOCK_MAX, fit_one_scale, pack_iq4_nl, {IQ4, 1, 32, 0, 15, 10, 0, 0}},
+    [QUANT_IQ4_XS] = {BLOCK_MAX, fit_groups, pack_iq4_xs, {IQ4, 8, 32, 0, 15, 10, -32, 31}},
+    [QUANT_MXFP4] = {0x1p60f, fit_mxfp4, pack_mxfp4, {FP4, 1, 32, -7, 7, 0, 0, 0}},
+    [QUANT_NVFP4] = {FP4_MAX, fit_nvfp4, pack_nvfp4, {FP4, 4, 16, -7, 7, 0, 0, 0}},
 };
 
-float quantise_limit(uint32_t type) { return encoders[type].limit; }
+float quantise_limit(uint32_t type) { return formats[type].limit; }
 
-bool quantise(uint32_t type, const float *in, size_t n, void *blocks, const char *what,
-              carat_error *err) {
+bool quantise(uint32_t type, const float *in, size_t n, const quantise_aim *aim, void *blocks,
+              const char *what, carat_error *err) {
     const quant_format *f = quant_find(type);
-    assert(f && type < COUNT(encoders) && encoders[type].encode && n % f->n_value == 0);
+    assert(f && type < COUNT(formats) && formats[type].limit > 0 && n % f->n_value == 0);
     for (size_t i = 0; i < n; i++)
-        if (!(fabsf(in[i]) <= encoders[type].limit) || isinf(in[i]))
+        if (!(fabsf(in[i]) <= formats[type].limit))
             return fail(err, CARAT_E_FORMAT, "quantise: %s: value %zu is %g, which %s cannot hold",
                         what, i, (double)in[i], f->name);
-    u8 *b = blocks;
-    memset(b, 0, n / f->n_value * f->n_byte);
-    for (size_t i = 0; i < n; i += f->n_value, b += f->n_byte) encoders[type].encode(in + i, b);
+    u8 *p = blocks;
+    memset(p, 0, n / f->n_value * f->n_byte);
+    if (!formats[type].fit)
+        for (size_t i = 0; i < n; i++, p += f->n_byte) store_plain(type, in[i], p);
+    const shape *s = &formats[type].shape;
+    block b = {0};
+    for (size_t i = 0; i < n && formats[type].fit; i += f->n_value, p += f->n_byte) {
+        formats[type].fit(s, in + i, &b);
+        if (aim) round_towards(s, in + i, aim, i, &b);
+        formats[type].pack(&b, p);
+    }
     return true;
 }

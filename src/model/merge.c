@@ -21,6 +21,7 @@
 
 #define PIECE_VALUES (1u << 20) /* expanded at once */
 #define PIECE_BYTES  (4u << 20) /* copied at once */
+#define MAX_DIRS     256u       /* ranks of all adapters of a matrix */
 
 enum { FILE_F16 = 1, FILE_Q8_0 = 7 }; /* general.file_type */
 
@@ -47,6 +48,8 @@ typedef struct merge {
     uint64_t item, row, at, done, total; /* under way; at: bytes of a copy */
     uint8_t *in, *blocks;
     float *values;
+    float *columns, *norms; /* what rounding keeps of the matrix under way */
+    uint32_t n_dir;         /* 0: nothing */
     buf head;
 } merge;
 
@@ -264,6 +267,54 @@ static void add_row(const merge *g, const item *it, uint64_t row, uint32_t n_col
     }
 }
 
+static uint32_t count_dirs(const merge *g, const item *it) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < g->n_use && it->slot != UINT32_MAX; i++)
+        n += lora_slot(g->uses[i].lora, it->slot)->rank;
+    return n > MAX_DIRS || quant_find(it->type)->n_value == 1 ? 0 : n;
+}
+
+/* Column r of what is added: of a row in direction r, by how much the others add in it. */
+static void fill_dir(const merge *g, const lora_pair *p, uint32_t r, bool embed, float use,
+                     uint32_t n_col, float *column) {
+    float size = 0;
+    const uint32_t n_other = embed ? p->n_col : p->n_row;
+    for (uint32_t i = 0; i < n_other; i++) {
+        const float x = embed ? p->a[(size_t)r * p->n_col + i] : p->b[(size_t)i * p->rank + r];
+        size += x * x;
+    }
+    size = sqrtf(size) * fabsf(use * p->scale);
+    for (uint32_t j = 0; j < n_col; j++)
+        column[(size_t)j * g->n_dir] =
+            size * (embed ? p->b[(size_t)j * p->rank + r] : p->a[(size_t)r * n_col + j]);
+}
+
+/* A matrix in few bits would round away most of what an adapter adds, since that is less than its
+ * steps. What a row takes from the inputs that the adapter looks at is therefore kept as a sum:
+ * directions are the rows of A (columns of B for an embedding), the more the larger their part. */
+static void aim_at(merge *g) {
+    const item *it = &g->items[g->item];
+    const bool embed = it->slot == g->job.engine->model->config.n_layer * LORA_TARGETS;
+    const uint32_t n_col = it->matrix->n_col;
+    float *column = g->columns;
+    double all = 0;
+    g->n_dir = count_dirs(g, it);
+    for (uint32_t i = 0; i < g->n_use && g->n_dir; i++) {
+        const lora_pair *p = lora_slot(g->uses[i].lora, it->slot);
+        for (uint32_t r = 0; r < p->rank; r++)
+            fill_dir(g, p, r, embed, g->uses[i].scale, n_col, column++);
+    }
+    for (size_t i = 0; i < (size_t)n_col * g->n_dir; i++)
+        all += (double)g->columns[i] * (double)g->columns[i];
+    if (!(all > 0) || !isfinite(all)) g->n_dir = 0;
+    const float unit = (float)(1 / sqrt(all / n_col));
+    for (size_t i = 0; i < (size_t)n_col * g->n_dir; i++) g->columns[i] *= unit;
+    for (uint32_t j = 0; j < n_col && g->n_dir; j++) {
+        const float *c = g->columns + (size_t)j * g->n_dir;
+        g->norms[j] = ref_dot(c, c, g->n_dir);
+    }
+}
+
 /* One row from its old blocks to its new ones. */
 static bool convert_row(const merge *g, const item *it, uint64_t row, const uint8_t *from, float *x,
                         uint8_t *to, carat_error *err) {
@@ -273,7 +324,9 @@ static bool convert_row(const merge *g, const item *it, uint64_t row, const uint
     for (uint32_t j = 0; j < w->n_col && scale != 1; j++) x[j] *= scale;
     add_row(g, it, row, w->n_col, x);
     for (uint32_t j = 0; j < w->n_col && scale != 1 && it->type == w->type; j++) x[j] /= scale;
-    return quantise(it->type, x, w->n_col, to, it->name, err);
+    float error[MAX_DIRS] = {0};
+    const quantise_aim aim = {g->columns, g->norms, g->n_dir, error};
+    return quantise(it->type, x, w->n_col, g->n_dir ? &aim : NULL, to, it->name, err);
 }
 
 static size_t row_bytes(uint32_t type, uint32_t n_col) {
@@ -291,6 +344,7 @@ static bool convert(merge *g, size_t *n_byte, carat_error *err) {
     const uint64_t n = left < most ? left : most;
     bool ok = source_read(it->from->src, it->from->offset + g->row * in, g->in, n * in, err);
     if (!ok) return false;
+    if (!g->row) aim_at(g);
 #pragma omp parallel for schedule(static)
     for (uint64_t i = 0; i < n; i++) {
         carat_error e = {0};
@@ -313,7 +367,7 @@ static bool copy(merge *g, size_t *n_byte, carat_error *err) {
 }
 
 static bool make_room(merge *g, carat_error *err) {
-    uint64_t in = 0, out = PIECE_BYTES, values = 0;
+    uint64_t in = 0, out = PIECE_BYTES, values = 0, columns = 0, n_col = 0;
     for (uint64_t i = 0; i < g->n_item; i++) {
         const weight *w = g->items[i].matrix;
         if (!w) continue;
@@ -323,11 +377,17 @@ static bool make_room(merge *g, carat_error *err) {
         in = from > in ? from : in;
         out = to > out ? to : out;
         values = n * w->n_col > values ? n * w->n_col : values;
+        const uint64_t dirs = (uint64_t)count_dirs(g, &g->items[i]) * w->n_col;
+        columns = dirs > columns ? dirs : columns;
+        n_col = w->n_col > n_col ? w->n_col : n_col;
     }
     g->in = arena_alloc(g->job.memory, in, 1);
     g->blocks = arena_alloc(g->job.memory, out, 1);
     g->values = arena_alloc(g->job.memory, values, sizeof *g->values);
-    return (g->in && g->blocks && g->values) || fail_memory(err, in + out + 4 * values, "merging");
+    g->columns = arena_alloc(g->job.memory, columns, sizeof *g->columns);
+    g->norms = arena_alloc(g->job.memory, n_col, sizeof *g->norms);
+    return (g->in && g->blocks && g->values && g->columns && g->norms) ||
+           fail_memory(err, in + out + 4 * (values + columns), "merging");
 }
 
 /* ---- the file ---- */
