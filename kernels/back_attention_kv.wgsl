@@ -19,25 +19,21 @@ struct Args { n_tok: u32, n_head: u32, n_kv: u32, head_dim: u32, window: u32 }
 @group(0) @binding(7) var<storage, read> delta: array<f32>;
 @group(0) @binding(8) var<storage, read_write> dkv: array<vec4<f32>>;
 
-fn own4(of_values: bool, row: u32, kv: u32, c4: u32) -> vec4<f32> {
-    let at = key_at(row, kv) * (args.head_dim / 4) + c4;
+fn own_place(row: u32, kv: u32) -> u32 { return key_at(row, kv); }
+fn pass_place(row: u32, kv: u32) -> u32 { return query_at(row, kv); }
+
+fn own4(of_values: bool, at: u32) -> vec4<f32> {
     if (of_values) { return v[at]; }
     return k[at];
 }
 
-fn pass4(of_values: bool, row: u32, kv: u32, c4: u32) -> vec4<f32> {
-    let at = query_at(row, kv) * (args.head_dim / 4) + c4;
+fn pass4(of_values: bool, at: u32) -> vec4<f32> {
     if (of_values) { return dout[at]; }
     return q[at];
 }
 
-fn added4(row: u32, kv: u32, c4: u32) -> vec4<f32> {
-    return pass4(VALUES == 1, row, kv, c4);
-}
-
-fn store4(row: u32, kv: u32, c4: u32, value: vec4<f32>) {
-    dkv[key_at(row, kv) * (args.head_dim / 4) + c4] += value;
-}
+fn added4(at: u32) -> vec4<f32> { return pass4(VALUES == 1, at); }
+fn store4(at: u32, value: vec4<f32>) { dkv[at] += value; }
 
 // Four keys' weights of a query row, given its products with them and dout's with their values.
 fn weights(key: vec4<u32>, row: u32, end: u32, kv: u32, s: vec4<f32>, dp: vec4<f32>) -> vec4<f32> {
@@ -60,16 +56,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if (args.window > 0) { end_tok = min(end_tok, last_key + args.window); }
     let end = end_tok * group_size();
     var sums: Sums;
+    place_own(id, key0, kv);
     for (var row0 = key0 * group_size(); row0 < end; row0 += 64) {
-        let s = all_dots(id, false, key0, row0, kv);
+        place_passing(id, row0, kv);
+        let s = all_dots(id, false);
         var w = mat2x4<f32>();
-        if (VALUES == 0) { w = all_dots(id, true, key0, row0, kv); }
+        if (VALUES == 0) { w = all_dots(id, true); }
         w[0] = weights(key, row0 + lane, end, kv, s[0], w[0]);
         w[1] = weights(key, row0 + lane + 32, end, kv, s[1], w[1]);
         put_weights(id, w);
         workgroupBarrier();
-        add_rows(id, row0, min(64u, end - row0), kv, &sums);
+        add_rows(id, min(64u, end - row0), &sums);
         workgroupBarrier();
     }
-    store_sums(id, key0, args.n_tok, kv, sums);
+    store_sums(id, args.n_tok - key0, sums);
 }

@@ -17,25 +17,21 @@ struct Args { n_tok: u32, n_head: u32, n_kv: u32, head_dim: u32, window: u32 }
 @group(0) @binding(7) var<storage, read> delta: array<f32>;
 @group(0) @binding(8) var<storage, read_write> dq: array<vec4<f32>>;
 
-fn own4(of_values: bool, row: u32, kv: u32, c4: u32) -> vec4<f32> {
-    let at = query_at(row, kv) * (args.head_dim / 4) + c4;
+fn own_place(row: u32, kv: u32) -> u32 { return query_at(row, kv); }
+fn pass_place(row: u32, kv: u32) -> u32 { return key_at(row, kv); }
+
+fn own4(of_values: bool, at: u32) -> vec4<f32> {
     if (of_values) { return dout[at]; }
     return q[at];
 }
 
-fn pass4(of_values: bool, row: u32, kv: u32, c4: u32) -> vec4<f32> {
-    let at = key_at(row, kv) * (args.head_dim / 4) + c4;
+fn pass4(of_values: bool, at: u32) -> vec4<f32> {
     if (of_values) { return v[at]; }
     return k[at];
 }
 
-fn added4(row: u32, kv: u32, c4: u32) -> vec4<f32> {
-    return k[key_at(row, kv) * (args.head_dim / 4) + c4];
-}
-
-fn store4(row: u32, kv: u32, c4: u32, value: vec4<f32>) {
-    dq[query_at(row, kv) * (args.head_dim / 4) + c4] = value;
-}
+fn added4(at: u32) -> vec4<f32> { return k[at]; }
+fn store4(at: u32, value: vec4<f32>) { dq[at] = value; }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
@@ -51,9 +47,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
     let mean = vec4(delta[at.x], delta[at.y], delta[at.z], delta[at.w]);
     let end = token_of(row0 + 31) + 1;
     var sums: Sums;
+    place_own(id, row0, kv);
     for (var key0 = first_key(token_of(row0)); key0 < end; key0 += 64) {
-        let s = all_dots(id, false, row0, key0, kv);
-        var ds = all_dots(id, true, row0, key0, kv);
+        place_passing(id, key0, kv);
+        let s = all_dots(id, false);
+        var ds = all_dots(id, true);
         let a = vec4(key0 + (id & 31));
         let b = a + 32;
         ds[0] = exp(s[0] - log_sum) * (ds[0] - mean);
@@ -62,8 +60,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
         ds[1] = select(vec4(0.0), ds[1], (b >= first) & (b <= last));
         put_weights(id, ds);
         workgroupBarrier();
-        add_rows(id, key0, min(64u, end - key0), kv, &sums);
+        add_rows(id, min(64u, end - key0), &sums);
         workgroupBarrier();
     }
-    store_sums(id, row0, args.n_tok * group_size(), kv, sums);
+    store_sums(id, args.n_tok * group_size() - row0, sums);
 }

@@ -18,21 +18,12 @@ struct Args { n_tok: u32, n_head: u32, n_kv: u32, head_dim: u32, window: u32 }
 
 var<workgroup> factors: array<vec4<f32>, 8>; // of the owned rows
 
-fn own4(of_values: bool, row: u32, kv: u32, c4: u32) -> vec4<f32> {
-    return q[query_at(row, kv) * (args.head_dim / 4) + c4];
-}
-
-fn pass4(of_values: bool, row: u32, kv: u32, c4: u32) -> vec4<f32> {
-    return k[key_at(row, kv) * (args.head_dim / 4) + c4];
-}
-
-fn added4(row: u32, kv: u32, c4: u32) -> vec4<f32> {
-    return v[key_at(row, kv) * (args.head_dim / 4) + c4];
-}
-
-fn store4(row: u32, kv: u32, c4: u32, value: vec4<f32>) {
-    out[query_at(row, kv) * (args.head_dim / 4) + c4] = value;
-}
+fn own_place(row: u32, kv: u32) -> u32 { return query_at(row, kv); }
+fn pass_place(row: u32, kv: u32) -> u32 { return key_at(row, kv); }
+fn own4(of_values: bool, at: u32) -> vec4<f32> { return q[at]; }
+fn pass4(of_values: bool, at: u32) -> vec4<f32> { return k[at]; }
+fn added4(at: u32) -> vec4<f32> { return v[at]; }
+fn store4(at: u32, value: vec4<f32>) { out[at] = value; }
 
 fn store_lse(row: u32, kv: u32, value: f32) {
     if (row < args.n_tok * group_size()) { lse[query_at(row, kv)] = value; }
@@ -59,8 +50,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
     var top = vec4(HIDDEN);
     var sum = vec4(0.0); // of this thread's keys
     var sums: Sums;
+    place_own(id, row0, kv);
     for (var key0 = first_key(token_of(row0)); key0 < end; key0 += 64) {
-        var s = all_dots(id, false, row0, key0, kv);
+        place_passing(id, key0, kv);
+        var s = all_dots(id, false);
         let a = vec4(key0 + lane);
         let b = a + 32;
         s[0] = select(vec4(HIDDEN), s[0], (a >= first) & (a <= last));
@@ -78,7 +71,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
         top = most;
         workgroupBarrier();
         scale_sums(factors[r2], factors[r2 + 1], &sums);
-        add_rows(id, key0, min(64u, end - key0), kv, &sums);
+        add_rows(id, min(64u, end - key0), &sums);
         workgroupBarrier();
     }
     own_tile[id] = sum;
@@ -95,5 +88,5 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
     }
     workgroupBarrier();
     scale_sums(factors[r2], factors[r2 + 1], &sums);
-    store_sums(id, row0, args.n_tok * group_size(), kv, sums);
+    store_sums(id, args.n_tok * group_size() - row0, sums);
 }

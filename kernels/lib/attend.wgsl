@@ -6,10 +6,11 @@
 //   8 r8 .. 8 r8 + 7, columns 4 c4 .. 4 c4 + 3 and, where WIDE is 1, 256 more.
 // Query rows of a kv head: its n_head / n_kv heads are rows like the tokens are. span [n_tok] says
 // where a token's sample begins and ends.
-// The kernel has args and span, and says which buffers are meant:
-//   own4(of_values, row, kv, c4), pass4(of_values, row, kv, c4): four columns of a row; of_values:
-//   of v or what goes with it, else of q or k. The last row's beyond the end;
-//   added4(row, kv, c4): of a passing row to be added up;  store4(row, kv, c4, value).
+// The kernel has args and span, and says what the rows are:
+//   own_place(row, kv), pass_place(row, kv): query_at() or key_at();
+//   own4(of_values, at), pass4(of_values, at): four columns of a row, at counted in vec4; of_values:
+//   of v or what goes with it, else of q or k;
+//   added4(at): of a passing row to be added up;  store4(at, value): of an owned row.
 
 override WIDE: u32 = 0; // 1: head_dim is more than 256
 
@@ -21,19 +22,33 @@ var<workgroup> own_tile: array<vec4<f32>, 256>;
 // pass_tile[row * 8 + rg]. The exclusive or spreads the stores over the banks.
 var<workgroup> pass_tile: array<vec4<f32>, 512>;
 
+// Where the rows begin, in vec4.
+var<workgroup> own_at: array<u32, 32>;
+var<workgroup> pass_at: array<u32, 64>;
+
+// At the start, and before the rows from pass0 on pass by, after a barrier.
+fn place_own(id: u32, own0: u32, kv: u32) {
+    if (id < 32) { own_at[id] = own_place(own0 + id, kv) * (args.head_dim / 4); }
+}
+
+fn place_passing(id: u32, pass0: u32, kv: u32) {
+    if (id < 64) { pass_at[id] = pass_place(pass0 + id, kv) * (args.head_dim / 4); }
+    workgroupBarrier();
+}
+
 // Thread id brings columns 4 (id % 8) .. of passing rows id / 8 and 32 further and, below 64, of
 // owned rows 4 (id / 8) .. , from column 4 c4 on.
-fn put_tiles(id: u32, of_values: bool, own0: u32, pass0: u32, kv: u32, c4: u32) {
+fn put_tiles(id: u32, of_values: bool, c4: u32) {
     let k4 = id & 7;
+    let c = c4 + k4;
     let r = id >> 3;
     let at = k4 * 64 + (r ^ k4);
-    pass_tile[at] = pass4(of_values, pass0 + r, kv, c4 + k4);
-    pass_tile[at ^ 32] = pass4(of_values, pass0 + r + 32, kv, c4 + k4);
+    pass_tile[at] = pass4(of_values, pass_at[r] + c);
+    pass_tile[at ^ 32] = pass4(of_values, pass_at[r + 32] + c);
     if (id >= 64) { return; }
-    let row = own0 + r * 4;
     let t = transpose(mat4x4<f32>(
-        own4(of_values, row, kv, c4 + k4), own4(of_values, row + 1, kv, c4 + k4),
-        own4(of_values, row + 2, kv, c4 + k4), own4(of_values, row + 3, kv, c4 + k4)));
+        own4(of_values, own_at[r * 4] + c), own4(of_values, own_at[r * 4 + 1] + c),
+        own4(of_values, own_at[r * 4 + 2] + c), own4(of_values, own_at[r * 4 + 3] + c)));
     let own = k4 * 32 + (r ^ k4);
     own_tile[own] = t[0];
     own_tile[own + 8] = t[1];
@@ -61,10 +76,10 @@ fn add_dots(id: u32, dots: ptr<function, mat2x4<f32>>) {
 }
 
 // All columns: products of four owned rows with passing rows lane and lane + 32.
-fn all_dots(id: u32, of_values: bool, own0: u32, pass0: u32, kv: u32) -> mat2x4<f32> {
+fn all_dots(id: u32, of_values: bool) -> mat2x4<f32> {
     var dots = mat2x4<f32>();
     for (var c4 = 0u; c4 < args.head_dim / 4; c4 += 8) {
-        put_tiles(id, of_values, own0, pass0, kv, c4);
+        put_tiles(id, of_values, c4);
         workgroupBarrier();
         add_dots(id, &dots);
         workgroupBarrier();
@@ -90,18 +105,18 @@ fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(a * b.x, a * b.y, a * b.z, a * b.w);
 }
 
-// Adds the n passing rows from pass0 on by the weights that are in pass_tile.
-fn add_rows(id: u32, pass0: u32, n: u32, kv: u32, sums: ptr<function, Sums>) {
+// Adds the first n passing rows by the weights that are in pass_tile.
+fn add_rows(id: u32, n: u32, sums: ptr<function, Sums>) {
     let c4 = id & 63;
     if (c4 * 4 >= args.head_dim) { return; }
     for (var i = 0u; i < n; i++) {
         let lo = pass_tile[i * 8 + (id >> 6) * 2];
         let hi = pass_tile[i * 8 + (id >> 6) * 2 + 1];
-        let row = added4(pass0 + i, kv, c4);
+        let row = added4(pass_at[i] + c4);
         (*sums).lo += outer(row, lo);
         (*sums).hi += outer(row, hi);
         if (WIDE == 1) {
-            let wide = added4(pass0 + i, kv, c4 + 64);
+            let wide = added4(pass_at[i] + c4 + 64);
             (*sums).wide_lo += outer(wide, lo);
             (*sums).wide_hi += outer(wide, hi);
         }
@@ -121,23 +136,23 @@ fn scale_sums(lo: vec4<f32>, hi: vec4<f32>, sums: ptr<function, Sums>) {
     }
 }
 
-fn store_row(id: u32, row: u32, kv: u32, narrow: vec4<f32>, wide: vec4<f32>) {
-    let c4 = id & 63;
-    store4(row, kv, c4, narrow);
-    if (WIDE == 1) { store4(row, kv, c4 + 64, wide); }
+fn store_row(id: u32, r: u32, n_own: u32, narrow: vec4<f32>, wide: vec4<f32>) {
+    let own = (id >> 6) * 8 + r;
+    if (own >= n_own || (id & 63) * 4 >= args.head_dim) { return; }
+    store4(own_at[own] + (id & 63), narrow);
+    if (WIDE == 1) { store4(own_at[own] + (id & 63) + 64, wide); }
 }
 
-fn store_sums(id: u32, own0: u32, n_own: u32, kv: u32, sums: Sums) {
-    let row = own0 + (id >> 6) * 8;
-    if ((id & 63) * 4 >= args.head_dim) { return; }
-    if (row < n_own) { store_row(id, row, kv, sums.lo[0], sums.wide_lo[0]); }
-    if (row + 1 < n_own) { store_row(id, row + 1, kv, sums.lo[1], sums.wide_lo[1]); }
-    if (row + 2 < n_own) { store_row(id, row + 2, kv, sums.lo[2], sums.wide_lo[2]); }
-    if (row + 3 < n_own) { store_row(id, row + 3, kv, sums.lo[3], sums.wide_lo[3]); }
-    if (row + 4 < n_own) { store_row(id, row + 4, kv, sums.hi[0], sums.wide_hi[0]); }
-    if (row + 5 < n_own) { store_row(id, row + 5, kv, sums.hi[1], sums.wide_hi[1]); }
-    if (row + 6 < n_own) { store_row(id, row + 6, kv, sums.hi[2], sums.wide_hi[2]); }
-    if (row + 7 < n_own) { store_row(id, row + 7, kv, sums.hi[3], sums.wide_hi[3]); }
+// The first n_own owned rows, those that there are.
+fn store_sums(id: u32, n_own: u32, sums: Sums) {
+    store_row(id, 0, n_own, sums.lo[0], sums.wide_lo[0]);
+    store_row(id, 1, n_own, sums.lo[1], sums.wide_lo[1]);
+    store_row(id, 2, n_own, sums.lo[2], sums.wide_lo[2]);
+    store_row(id, 3, n_own, sums.lo[3], sums.wide_lo[3]);
+    store_row(id, 4, n_own, sums.hi[0], sums.wide_hi[0]);
+    store_row(id, 5, n_own, sums.hi[1], sums.wide_hi[1]);
+    store_row(id, 6, n_own, sums.hi[2], sums.wide_hi[2]);
+    store_row(id, 7, n_own, sums.hi[3], sums.wide_hi[3]);
 }
 
 // ---- who sees whom ----
