@@ -8,7 +8,7 @@
 // where a token's sample begins and ends.
 // The kernel has args and span, and says what the rows are:
 //   own_place(row, kv), pass_place(row, kv): query_at() or key_at();
-//   own4(of_values, at), pass4(of_values, at): four columns of a row, at counted in vec4; of_values:
+//   own4(of_values, at), pass4(of_values, at): four columns of a row, counted in vec4; of_values:
 //   of v or what goes with it, else of q or k;
 //   added4(at): of a passing row to be added up;  store4(at, value): of an owned row.
 
