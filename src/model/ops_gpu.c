@@ -97,3 +97,34 @@ void op_add_rmsnorm(kernel_steps *s, gpu_buffer vectors, const vector *post, con
                       .x = n_tok,
                   });
 }
+
+void op_embed(kernel_steps *s, const weight *w, float scale, gpu_view ids, gpu_view out,
+              uint32_t n_tok) {
+    for (uint32_t i = 0; i < w->n_tile; i++) {
+        const embed_args args = {.n_tok = n_tok,
+                                 .n_col = w->n_col,
+                                 .row0 = w->tiles[i].row0,
+                                 .n_row = w->tiles[i].n_row,
+                                 .scale = scale * w->scale};
+        kernel_run(s, &(kernel_call){
+                          .kernel = &kernel_embed,
+                          .formats = {w->type},
+                          .args = &args,
+                          .views = {ids, {.buffer = w->tiles[i].buffer}, out},
+                          .x = div_up(n_tok * (w->n_col / 16), 64),
+                      });
+    }
+}
+
+void op_ple_input(kernel_steps *s, gpu_buffer vectors, const vector *w, float eps, float in_scale,
+                  gpu_view token, gpu_view e, uint32_t n_run, uint32_t n_tok) {
+    const ple_input_args args = {
+        .n_run = n_run, .n_ple = w->n, .w_norm = w->offset, .eps = eps, .in_scale = in_scale};
+    kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_ple_input,
+                      .args = &args,
+                      .views = {{.buffer = vectors}, token, e},
+                      .x = n_run,
+                      .y = n_tok,
+                  });
+}

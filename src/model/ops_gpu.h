@@ -23,6 +23,14 @@ void op_add_rmsnorm(kernel_steps *s, gpu_buffer vectors, const vector *post, con
                     float eps, float scale, gpu_view update, gpu_view x, gpu_view norm,
                     uint32_t n_tok);
 
+/* out [n_tok, n_col] = scale * the rows of W with these ids [n_tok] u32. */
+void op_embed(kernel_steps *s, const weight *w, float scale, gpu_view ids, gpu_view out,
+              uint32_t n_tok);
+/* e [n_tok, n_run, w.n], in place on the projection: (rms(in_scale * e) * w + token) / sqrt(2), the
+ * per-layer embeddings of the first n_run layers; token: scaled rows of the table. */
+void op_ple_input(kernel_steps *s, gpu_buffer vectors, const vector *w, float eps, float in_scale,
+                  gpu_view token, gpu_view e, uint32_t n_run, uint32_t n_tok);
+
 static inline gpu_view whole(gpu_buffer b) { return (gpu_view){.buffer = b}; }
 
 #endif

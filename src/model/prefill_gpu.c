@@ -59,21 +59,9 @@ static void put_soft(const prefill *p, const text_input *in) {
 static void ple_input(const prefill *p) {
     const uint32_t n = p->n_run * p->c->n_ple;
     op_matmul(p->s, &p->w->ple_model_proj, n, whole(p->x), whole(p->t->ple_proj), p->n_tok);
-    const ple_input_args args = {
-        .n_run = p->n_run,
-        .n_ple = p->c->n_ple,
-        .w_norm = p->w->ple_proj_norm.offset,
-        .eps = p->c->rms_eps,
-        .in_scale = 1 / sqrtf((float)p->c->n_embd),
-    };
-    kernel_run(p->s, &(kernel_call){
-                         .kernel = &kernel_ple_input,
-                         .args = &args,
-                         .views = {whole(p->w->vector_buffer), whole(p->t->ple_token),
-                                   whole(p->t->ple_proj)},
-                         .x = p->n_run,
-                         .y = p->n_tok,
-                     });
+    op_ple_input(p->s, p->w->vector_buffer, &p->w->ple_proj_norm, p->c->rms_eps,
+                 1 / sqrtf((float)p->c->n_embd), whole(p->t->ple_token), whole(p->t->ple_proj),
+                 p->n_run, p->n_tok);
 }
 
 /* Whether later layers read this layer's keys. */

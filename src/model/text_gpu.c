@@ -7,6 +7,7 @@
 #include "model/text_gpu.h"
 
 #include "kernels.h"
+#include "model/ops_gpu.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -367,20 +368,7 @@ static bool write_chunk(text_gpu *t, const text_input *in, uint32_t n_run, carat
 void text_gpu_embed(text_gpu *t, kernel_steps *s, gpu_buffer ids, uint32_t n_tok) {
     const weight *w = &t->model->weights.embed;
     t->x_at = 0;
-    for (uint32_t i = 0; i < w->n_tile; i++) {
-        embed_args args = {.n_tok = n_tok,
-                           .n_col = w->n_col,
-                           .row0 = w->tiles[i].row0,
-                           .n_row = w->tiles[i].n_row,
-                           .scale = sqrtf((float)w->n_col) * w->scale};
-        kernel_run(
-            s, &(kernel_call){
-                   .kernel = &kernel_embed,
-                   .formats = {w->type},
-                   .args = &args,
-                   .views = {{.buffer = ids}, {.buffer = w->tiles[i].buffer}, {.buffer = t->x[0]}},
-                   .x = div_up(n_tok * (w->n_col / 16), 64)});
-    }
+    op_embed(s, w, sqrtf((float)w->n_col), whole(ids), whole(t->x[0]), n_tok);
     op_lora_embed(s, lora_gpu_embed(t->lora), sqrtf((float)w->n_col), ids, t->x[0], n_tok);
 }
 

@@ -62,21 +62,14 @@ uint64_t train_cpu_bytes(const train_cpu *t) {
 }
 
 bool train_cpu_has_effect(train_cpu *t, bool *effect, carat_error *err) {
-    const dataset *d = t->plan->data;
-    const sample *s = &d->samples[0];
     lora *bare;
     back_cpu *back;
     double with, without;
-    trainer *p = t->plan;
-    for (uint32_t i = 0; i < s->n; i++) {
-        p->start[i] = 0;
-        p->weight[i] = i && d->target.data[s->begin + i] ? 1 : 0;
-    }
-    const train_batch batch = {
-        .n_tok = s->n, .tokens = d->ids.data + s->begin, .start = p->start, .weight = p->weight};
+    train_batch batch;
+    trainer_first(t->plan, &batch);
     if (!back_cpu_run(t->back, &batch, 1, NULL, &with, err) ||
         !lora_empty(t->memory, t->adapter->model, &bare, err) ||
-        !back_cpu_create(t->adapter->model, bare, s->n, true, &back, err))
+        !back_cpu_create(t->adapter->model, bare, batch.n_tok, true, &back, err))
         return false;
     const bool ok = back_cpu_run(back, &batch, 1, NULL, &without, err);
     back_cpu_free(back);
