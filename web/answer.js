@@ -1,6 +1,6 @@
 // @ts-check
 /* answer: what a chat is given back while it runs. Owns the parts that have arrived, the readers
- * that wait for the next one, and the sum of it all.
+ * that wait for the next one, and the sum of it all. A training run's parts come in the same way.
  *
  * Parts are kept until the answer is collected: the context bounds how many there can be, so a slow
  * reader loses nothing, and an answer that nobody reads does not hold up the calls behind it.
@@ -10,9 +10,9 @@
 /** @typedef {import("./carat.js").Part} Part */
 /** @typedef {import("./carat.js").AnswerResult} AnswerResult */
 
-/** @implements {AsyncIterable<Part>} */
-export class Answer {
-    /** @type {Part[]} */
+/** What comes one after the other. @template {{type: string}} T @implements {AsyncIterable<T>} */
+export class Parts {
+    /** @type {T[]} */
     #parts = [];
     /** @type {(() => void)[]} readers that have seen every part */
     #waiting = [];
@@ -20,17 +20,20 @@ export class Answer {
     #failed = null;
     #over = false;
     #stop;
+    #last;
 
-    /** @param {() => void} stop asks for the end; what has been said, and the usage, still come */
-    constructor(stop) {
+    /** @param {() => void} stop asks for the end; what has been done, and the last part, still come
+     * @param {T["type"]} last type of the last part */
+    constructor(stop, last) {
         this.#stop = stop;
+        this.#last = last;
     }
 
-    /** @param {Part} part */
+    /** @param {T} part */
     add(part) {
         if (this.#over) return;
         this.#parts.push(part);
-        if (part.type === "usage") this.#over = true;
+        if (part.type === this.#last) this.#over = true;
         this.#wake();
     }
 
@@ -47,14 +50,14 @@ export class Answer {
         if (!this.#over) this.#stop();
     }
 
-    /** @returns {Promise<AnswerResult>} */
-    async result() {
+    /** All of them, when the last one has come. */
+    async all() {
         while (!this.#over) await this.#more();
         if (this.#failed) throw this.#failed.error;
-        return sum(this.#parts);
+        return this.#parts;
     }
 
-    /** @returns {AsyncIterator<Part, undefined>} */
+    /** @returns {AsyncIterator<T, undefined>} */
     [Symbol.asyncIterator]() {
         let next = 0, left = false;
         return {
@@ -83,6 +86,19 @@ export class Answer {
 
     #wake() {
         for (const resolve of this.#waiting.splice(0)) resolve();
+    }
+}
+
+/** @extends {Parts<Part>} */
+export class Answer extends Parts {
+    /** @param {() => void} stop */
+    constructor(stop) {
+        super(stop, "usage");
+    }
+
+    /** @returns {Promise<AnswerResult>} */
+    async result() {
+        return sum(await this.all());
     }
 }
 

@@ -9,6 +9,9 @@
  * {@link CaratError}.
  */
 
+import type {Adapter, AdapterSource, AdapterUse, Kept, TrainOptions, Training} from "./train.js";
+export type * from "./train.js";
+
 /* ---- errors ---- */
 
 export type CaratErrorCode =
@@ -46,8 +49,8 @@ export type Source =
 
 export interface Progress {
     /** "download", "verify", "open": bytes of the file; "load": of weights; "prompt": tokens;
-     * "encode": soft tokens of pictures and sounds */
-    phase: "download" | "verify" | "open" | "load" | "prompt" | "encode";
+     * "encode": soft tokens of pictures and sounds; "step", "eval": of training, tokens */
+    phase: "download" | "verify" | "open" | "load" | "prompt" | "encode" | "step" | "eval";
     done: number;
     total: number;
     /** bytes (tokens) a second, over the last seconds; 0 while unknown */
@@ -389,6 +392,9 @@ export class Carat {
     private constructor();
     static readonly version: string;
     static readonly models: Models;
+    /** Adapters that save() stored, and checkpoints of training. */
+    static readonly adapters: Kept;
+    static readonly checkpoints: Kept;
 
     static load(source: Source, options?: LoadOptions): Promise<Carat>;
     /** What loading would take; reads only the file's header. */
@@ -428,6 +434,15 @@ export class Carat {
     restoreSession(name: string): Promise<void>;
     deleteSession(name: string): Promise<void>;
     listSessions(): Promise<{name: string; bytes: number; modified: Date}[]>;
+
+    /** Reads a LoRA adapter for this model; nothing is changed until setAdapters(). */
+    loadAdapter(source: AdapterSource, options?: {name?: string; headers?: Record<string, string>;
+        signal?: AbortSignal}): Promise<Adapter>;
+    /** From now on these are added to the model, and no others; at most 16. Takes no reloading, but
+     * what was computed of the conversation is computed again. */
+    setAdapters(uses: AdapterUse[]): Promise<void>;
+    /** Teaches the model: an adapter learns from the data, on this device. One run at a time. */
+    train(options: TrainOptions): Training;
 
     /** Frees the device and ends the worker. */
     close(): Promise<void>;

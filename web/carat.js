@@ -4,14 +4,17 @@
  *
  * Flow: request.js and openai.js bring calls into the engine's shape, remote.js carries them to
  * worker.js, answer.js is what a caller reads. carat.d.ts is the reference. */
+import {Adapter, portableAdapter} from "./adapter.js";
 import {Answer, noUsage} from "./answer.js";
 import {CaratError} from "./errors.js";
 import {portableMedia, videoFrames} from "./media.js";
 import {completionsOf} from "./openai.js";
 import {Remote, absolute} from "./remote.js";
-import {chatRequest, checkLoad, checkSpecials, checkUrl, countRequest, generateRequest, idsOf}
-    from "./request.js";
+import {chatRequest, checkAdapter, checkLoad, checkSpecials, checkUrl, countRequest,
+    generateRequest, idsOf, trainRequest, usesOf} from "./request.js";
+import {adapters, checkpoints} from "./shelf.js";
 import * as store from "./store.js";
+import {Training} from "./training.js";
 
 /** @typedef {import("./carat.js").Carat} Interface */
 /** @typedef {import("./carat.js").Source} Source */
@@ -92,10 +95,16 @@ const models = {
     ollama: (server) => store.ollama(absolute(server ?? "/").href),
 };
 
+/** Files that a worker wrote. @param {typeof adapters} shelf
+ * @returns {import("./carat.js").Kept} */
+const kept = (shelf) => ({list: () => shelf.list(), delete: (name) => shelf.remove(name)});
+
 /** @implements {Interface} */
 export class Carat {
     static version = "0.1.0";
     static models = models;
+    static adapters = kept(adapters);
+    static checkpoints = kept(checkpoints);
     #remote;
     /** @type {Promise<unknown> | null} while a call decodes media: those after it wait */
     #decoding = null;
@@ -253,6 +262,45 @@ export class Carat {
 
     listSessions() {
         return this.#remote.call("listSessions", {});
+    }
+
+    /* ---- adapters and training ---- */
+
+    /** @param {import("./carat.js").AdapterSource} source
+     * @param {{name?: string, headers?: Record<string, string>, signal?: AbortSignal}} [options] */
+    async loadAdapter(source, options = {}) {
+        checkAdapter(options);
+        const {headers, signal} = options, {source: from, name} = portableAdapter(source);
+        const got = await this.#remote.call("loadAdapter", {source: {...from, headers}}, {signal});
+        return new Adapter(this.#remote, options.name ?? name, got);
+    }
+
+    /** @param {import("./carat.js").AdapterUse[]} uses */
+    async setAdapters(uses) {
+        const list = usesOf(uses).map(({adapter, scale}) =>
+            ({id: Adapter.id(adapter, this.#remote), scale}));
+        return this.#inTurn({uses: list}, undefined,
+            (args) => this.#remote.call("setAdapters", args));
+    }
+
+    /** @param {import("./carat.js").TrainOptions} options */
+    train(options) {
+        const read = trainRequest(options), {signal, onProgress, adapter} = options;
+        const from = adapter ? Adapter.id(adapter, this.#remote) : null;
+        const stop = new AbortController(), abort = () => stop.abort();
+        const start = async () => {
+            const call = this.#remote.start("train", {...await read(), adapter: from},
+                {onPart: (part) => run.add(part), onProgress, signal: stop.signal});
+            call.done.catch((error) => run.fail(error))
+                .then(() => signal?.removeEventListener("abort", abort));
+            return call.id;
+        };
+        signal?.addEventListener("abort", abort);
+        if (signal?.aborted) abort();
+        const started = start();
+        const run = new Training(this.#remote, options.name ?? "adapter", abort, started);
+        started.catch((error) => run.fail(error));
+        return run;
     }
 
     close() {

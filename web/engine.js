@@ -10,7 +10,10 @@ import {CaratError, codes, jsonText} from "./errors.js";
 import {Gpu} from "./gpu.js";
 import {Files} from "./wasi.js";
 
-const kinds = ["pending", "progress", "text", "thinking", "toolCall", "score", "notice", "done"];
+const kinds = ["pending", "progress", "text", "thinking", "toolCall", "score", "notice", "done",
+    "step", "eval"];
+/** What the core describes. */
+const DEVICE = 0, MODEL = 1, ADAPTER = 2, REPORT = 3, SAMPLE = 4, STATE = 5;
 const finishes = [null, "stop", "length", "tool_calls"];
 /** @typedef {import("./pixels.js").Media} Media */
 
@@ -19,7 +22,7 @@ const decoder = new TextDecoder();
 
 /**
  * What Job.advance() gives. done of total: bytes while loading and saving, tokens of a prompt, soft
- * tokens of what is encoded (text: "encode").
+ * tokens of what is encoded (text: "encode"), tokens of a step of training (text: "step").
  * @typedef {{kind: string, text: string, done: number, total: number, token: number,
  *     logprob: number, top: {id: number, logprob: number}[], finish: string | null}} Event
  */
@@ -246,11 +249,15 @@ export class Engine {
         this.#core.call("open_device", kind);
     }
 
+    /** @param {number} what @param {number} [which] */
+    #describe(what, which = 0) {
+        this.#core.call("describe", what, which);
+        return this.#core.text(...this.#core.result());
+    }
+
+    /** @returns {{name: string, isGpu: boolean, peakBytes: number}} */
     device() {
-        this.#core.call("device_name");
-        const name = this.#core.text(...this.#core.result());
-        const {exports} = this.#core;
-        return {name, isGpu: Boolean(exports.device_is_gpu()), peakBytes: exports.device_peak()};
+        return JSON.parse(this.#describe(DEVICE));
     }
 
     /** Reads and checks the header, the tokenizer and the configuration; no weights.
@@ -264,8 +271,7 @@ export class Engine {
 
     /** Everything known about the model: name, configuration, layers, tensors, memory. */
     describe() {
-        this.#core.call("describe");
-        return JSON.parse(this.#core.text(...this.#core.result()));
+        return JSON.parse(this.#describe(MODEL));
     }
 
     /** @returns {Int32Array} */
@@ -339,6 +345,79 @@ export class Engine {
 
     restoreSession(path) {
         return this.#job("restore", path);
+    }
+
+    /* ---- adapters: numbers, until closeAdapter() ---- */
+
+    /** @param {string | null} path null: the training run's, as it is now @returns {number} */
+    openAdapter(path) {
+        return this.#core.call("open_adapter", path);
+    }
+
+    /** @param {number} adapter */
+    closeAdapter(adapter) {
+        this.#core.exports.close_adapter(adapter);
+    }
+
+    /** @param {number} adapter */
+    describeAdapter(adapter) {
+        return JSON.parse(this.#describe(ADAPTER, adapter));
+    }
+
+    /** @param {number} adapter @param {string} path ends in .gguf, or is a folder as PEFT has it */
+    saveAdapter(adapter, path) {
+        this.#core.call("save_adapter", adapter, path);
+    }
+
+    /** From now on these are added, and no others.
+     * @param {{adapter: number, scale: number}[]} uses */
+    adapt(uses) {
+        const list = new DataView(new ArrayBuffer(8 * uses.length));
+        for (const [i, {adapter, scale}] of uses.entries()) {
+            list.setUint32(8 * i, adapter, true);
+            list.setFloat32(8 * i + 4, scale, true);
+        }
+        this.#core.call("adapt", list, uses.length);
+    }
+
+    /* ---- training: one run at a time ---- */
+
+    /** @param {string} data @param {string | null} adapter path of one to go on from
+     * @param {object} options see web/wasm.c */
+    openTrainer(data, adapter, options) {
+        this.#core.call("open_trainer", data, adapter, jsonText("options", options));
+    }
+
+    closeTrainer() {
+        this.#core.call("open_trainer", null, null, null);
+    }
+
+    /** @param {number} [steps] 0: all that are left */
+    train(steps = 0) {
+        return this.#job("train", steps);
+    }
+
+    /** @param {string} path */
+    saveCheckpoint(path) {
+        this.#core.call("checkpoint", path, false);
+    }
+
+    /** @param {string} path */
+    resumeCheckpoint(path) {
+        this.#core.call("checkpoint", path, true);
+    }
+
+    trainingReport() {
+        return JSON.parse(this.#describe(REPORT));
+    }
+
+    /** @param {number} i */
+    trainingSample(i) {
+        return this.#describe(SAMPLE, i);
+    }
+
+    trainingState() {
+        return JSON.parse(this.#describe(STATE));
     }
 
     heapBytes() {

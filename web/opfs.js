@@ -3,7 +3,8 @@
 //
 //     carat/models/NAME          a model, whole or in part
 //     carat/records/NAME.json    what is known of it; it says whether the model is complete
-//     carat/sessions/NAME        saved sessions (written by the worker)
+//     carat/sessions/NAME        saved sessions, and in adapters/ and checkpoints/ what training
+//                                leaves (written by the worker: kept.js)
 // @ts-check
 import {CaratError} from "./errors.js";
 
@@ -55,7 +56,7 @@ export function storageHere() {
     return navigator.storage;
 }
 
-/** @param {"models" | "records" | "sessions"} kind */
+/** @param {"models" | "records" | "sessions" | "adapters" | "checkpoints"} kind */
 export async function folder(kind) {
     const storage = storageHere();
     try {
@@ -69,7 +70,7 @@ export async function folder(kind) {
 }
 
 /** The handle of a file, or null when there is none.
- * @param {"models" | "records" | "sessions"} kind @param {string} name */
+ * @param {"models" | "records"} kind @param {string} name */
 export async function findFile(kind, name) {
     try {
         return await (await folder(kind)).getFileHandle(name);
@@ -79,7 +80,7 @@ export async function findFile(kind, name) {
     }
 }
 
-/** @param {"models" | "records" | "sessions"} kind @param {string} name */
+/** @param {"models" | "records"} kind @param {string} name */
 export async function deleteFile(kind, name) {
     try {
         await (await folder(kind)).removeEntry(name);

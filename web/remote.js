@@ -10,10 +10,9 @@
 import {CaratError} from "./errors.js";
 
 /** @typedef {import("./carat.js").Progress} Progress */
-/** @typedef {import("./carat.js").Part} Part */
 /** @typedef {import("./carat.js").DeviceInfo} DeviceInfo */
 /** @typedef {{code: string, message: string}} Fault */
-/** @typedef {{onProgress?: (progress: Progress) => void, onPart?: (part: Part) => void,
+/** @typedef {{onProgress?: (progress: Progress) => void, onPart?: (part: any) => void,
  *     signal?: AbortSignal}} Handlers */
 /** @typedef {Handlers & {resolve: (value: any) => void, reject: (error: unknown) => void,
  *     unlisten: () => void}} Call */
@@ -83,7 +82,7 @@ export class Remote {
     }
 
     /** @param {string} op @param {object} args @param {Handlers} [handlers]
-     * @returns {{done: Promise<any>, cancel: () => void}} */
+     * @returns {{id: number, done: Promise<any>, cancel: () => void}} */
     start(op, args, handlers = {}) {
         const id = ++this.#lastId;
         const cancel = () => {
@@ -102,7 +101,7 @@ export class Remote {
             if (signal?.aborted) cancel();
             else signal?.addEventListener("abort", cancel);
         });
-        return {done, cancel};
+        return {id, done, cancel};
     }
 
     /** @param {string} op @param {object} args @param {Handlers} [handlers] */

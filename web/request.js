@@ -31,6 +31,9 @@ function isHeaders(value) {
     }
 }
 
+/** What an adapter can change. */
+const TARGETS = ["q", "k", "v", "o", "gate", "up", "down", "embed", "head"];
+
 /** @typedef {[test: (value: unknown) => boolean, expected: string]} Rule */
 /** @type {Record<string, Rule>} */
 const is = {
@@ -58,6 +61,15 @@ const is = {
     headers: [isHeaders, "names and values of request headers"],
     context: [(v) => isWhole(v) && Number(v) > 0 && Number(v) < 2 ** 32,
         "a whole number above 0"],
+    share: [(v) => Number.isFinite(v) && Number(v) >= 0 && Number(v) < 1,
+        "a number from 0 to below 1"],
+    targets: [(v) => Array.isArray(v) && v.length > 0 && v.every((t) => TARGETS.includes(t)),
+        `a list of ${TARGETS.join(", ")}`],
+    learn: [(v) => v === "replies" || v === "all", '"replies" or "all"'],
+    badRows: [(v) => v === "skip" || v === "fail", '"skip" or "fail"'],
+    longSamples: [(v) => v === "cut" || v === "drop", '"cut" or "drop"'],
+    schedule: [(v) => ["cosine", "linear", "constant"].includes(String(v)),
+        '"cosine", "linear" or "constant"'],
 };
 
 /** @type {Record<string, Rule>} */
@@ -77,6 +89,18 @@ const loadRules = {onProgress: is.call, onNotice: is.call, signal: is.signal,
     contextLength: is.context, device: is.device, powerPreference: is.power, store: is.flag,
     projector: is.some, name: is.text, sha256: is.sha256, size: is.count, headers: is.headers,
     base: is.url};
+
+/** @type {Record<string, Rule>} */
+const trainRules = {data: is.some, name: is.text, adapter: is.object, targets: is.targets,
+    rank: is.positive, alpha: is.amount, rslora: is.flag, dropout: is.share, firstLayer: is.count,
+    layers: is.positive, learn: is.learn, badRows: is.badRows, longSamples: is.longSamples,
+    maxLength: is.positive, evalShare: is.share, learningRate: is.amount, weightDecay: is.amount,
+    clip: is.amount, schedule: is.schedule, warmup: is.count, epochs: is.positive,
+    steps: is.positive, batchTokens: is.positive, accumulate: is.positive, evalEvery: is.positive,
+    patience: is.positive, seed: is.count, memory: is.positive, checkpoint: is.text,
+    checkpointEvery: is.positive, resume: is.flag, signal: is.signal, onProgress: is.call};
+/** @type {Record<string, Rule>} */
+const adapterRules = {name: is.text, headers: is.headers, signal: is.signal};
 
 /** Checks options by rules; undefined is absent.
  * @param {string} what @param {unknown} options @param {Record<string, Rule>} rules */
@@ -234,4 +258,49 @@ export function countRequest(input) {
     check("countTokens", input, {messages: is.list, tools: is.list, thinking: is.flag,
         imageTokens: is.imageTokens});
     return conversationOf(input);
+}
+
+/* ---- adapters and training ---- */
+
+/** @param {unknown} options */
+export function checkAdapter(options) {
+    check("loadAdapter", options, adapterRules);
+}
+
+/** @param {unknown} uses @returns {{adapter: unknown, scale: number}[]} */
+export function usesOf(uses) {
+    if (!Array.isArray(uses)) wrong("setAdapters: a list is expected");
+    return uses.map((use) => {
+        const {adapter, scale = 1} = use && "adapter" in Object(use) ? use : {adapter: use};
+        if (!Number.isFinite(scale)) wrong("setAdapters: scale has to be a number");
+        return {adapter, scale};
+    });
+}
+
+/** Rows as the text of a file, or a file whose name says what is in it.
+ * @param {unknown} data @returns {Promise<File>} */
+async function datasetOf(data) {
+    if (Array.isArray(data))
+        return new File([data.map((row) => `${jsonText("data", row)}\n`).join("")], "data.jsonl");
+    if (!isText(data) && !(data instanceof Blob))
+        wrong("train: data is text, a file or a list of rows");
+    const file = data instanceof Blob ? data : new Blob([/** @type {string} */ (data)]);
+    const name = file instanceof File ? file.name : "data";
+    if (/\.(jsonl|json|csv)$/i.test(name)) return /** @type {File} */ (file);
+    if (/\bcsv\b/.test(file.type)) return new File([file], `${name}.csv`);
+    const start = (await file.slice(0, 1000).text()).trimStart();
+    return new File([file], `${name}.${start.startsWith("[") ? "json" : "jsonl"}`);
+}
+
+/** What train() is given, as the worker takes it; but the adapter, which is the caller's.
+ * @param {any} options */
+export function trainRequest(options) {
+    check("train", options, trainRules);
+    const {data, targets, clip, badRows, longSamples, checkpoint = null, checkpointEvery = 100,
+        resume = false, name, adapter, signal, onProgress, ...rest} = options;
+    if (resume && checkpoint === null)
+        wrong("train: resume needs the name of a checkpoint");
+    return async () => ({data: await datasetOf(data), checkpoint, checkpointEvery, resume,
+        options: {...rest, targets: targets?.join(" "), clip: clip === 0 ? -1 : clip,
+            stopAtBad: badRows === "fail", dropLong: longSamples === "drop"}});
 }

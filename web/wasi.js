@@ -16,7 +16,7 @@
  */
 
 /**
- * Where files that C creates (sessions) go.
+ * Where files that C creates (sessions, adapters, checkpoints) go.
  * @typedef {object} Directory
  * @property {(name: string, create: boolean) => File | null} open null: there is none
  * @property {(from: string, to: string) => void} rename replaces `to`
@@ -53,6 +53,18 @@ export class Files {
     /** @param {string} name */
     remove(name) {
         this.#named.delete(name);
+    }
+
+    /** Works while C sees another directory. @template T
+     * @param {Directory} directory @param {() => T} work @returns {T} */
+    inside(directory, work) {
+        const before = this.directory;
+        this.directory = directory;
+        try {
+            return work();
+        } finally {
+            this.directory = before;
+        }
     }
 
     /** @returns {File | null} */
@@ -126,6 +138,12 @@ export class Files {
                 return size;
             });
         });
+        const stat = (file, out) => {
+            bytes(out, 64).fill(0);
+            bytes(out + 16, 1)[0] = REGULAR;
+            data().setBigUint64(out + 32, BigInt(file.size), true);
+            return OK;
+        };
 
         return {
             clock_time_get(id, _precision, out) {
@@ -149,11 +167,7 @@ export class Files {
             fd_fdstat_set_flags: () => OK,
             fd_filestat_get: (fd, out) => {
                 const open = this.#open[fd];
-                if (!open) return EBADF;
-                bytes(out, 64).fill(0);
-                bytes(out + 16, 1)[0] = REGULAR;
-                data().setBigUint64(out + 32, BigInt(open.file.size), true);
-                return OK;
+                return open ? stat(open.file, out) : EBADF;
             },
             fd_pread: (fd, iovs, n, offset, out) => read(fd, iovs, n, Number(offset), out),
             fd_prestat_dir_name: (fd, at, n) => {
@@ -198,6 +212,13 @@ export class Files {
                     return piece.length;
                 });
             }),
+            fd_sync: () => OK, // fd_close flushes
+            path_create_directory: () => OK, // there is one directory: names may have slashes
+            path_remove_directory: () => OK,
+            path_filestat_get: (_dir, _links, path, n, out) => {
+                const file = this.#find(text(path, n), false);
+                return file ? stat(file, out) : ENOENT;
+            },
             path_open: (_dir, _links, path, n, flags, _rights, _inheriting, _fdflags, out) =>
                 this.#try(() => {
                     const fd = this.#openFile(text(path, n), flags);

@@ -1,5 +1,5 @@
-/* wasm: carat.h flattened for JavaScript. One wasm instance holds one device, one model and one
- * session; a job is a pointer. Everything that JavaScript passes is checked here or further in.
+/* wasm: carat.h and carat_train.h flattened for JavaScript. One wasm instance holds one device, one
+ * model, one session and one training run; a job and an adapter are pointers. Everything that JavaScript passes is checked here or further in.
  *
  * A call goes: begin(), room() for each text or array and its bytes written there, the call itself.
  * What it gave, result() or error(), stays until the next begin(). The structs that JavaScript
@@ -7,6 +7,7 @@
  *
  * Flow: web/engine.js before, carat.h after. */
 #include "base/base.h"
+#include "carat_train.h"
 
 #include <math.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 static carat_device *device;
 static carat_engine *engine;
 static carat_session *session;
+static carat_trainer *trainer;
 
 /* ---- one call ------------------------------------------------------------------------------ */
 
@@ -67,8 +69,9 @@ static bool have(const void *what, const char *name) {
 
 /* Takes s, which carat.h gave out. */
 static bool give_string(char *s) {
-    size_t n = s ? strlen(s) : 0;
-    char *copy = s ? web_room(n) : NULL;
+    if (!s) return fail_memory(&error, 0, "a text");
+    size_t n = strlen(s);
+    char *copy = web_room(n);
     if (copy) memcpy(copy, s, n);
     carat_string_free(s);
     return give(copy, n);
@@ -82,20 +85,12 @@ EXPORT(bool, open_device, const char *kind) {
     return device != NULL;
 }
 
-EXPORT(bool, device_name, void) {
-    if (!have(device, "device")) return false;
-    const char *name = carat_device_name(device);
-    return give(name, strlen(name));
-}
-
-EXPORT(bool, device_is_gpu, void) { return device && carat_device_is_gpu(device); }
-
-EXPORT(double, device_peak, void) { return device ? (double)carat_device_peak_bytes(device) : 0; }
-
 EXPORT(void, close, void) {
+    carat_trainer_free(trainer);
     carat_session_free(session);
     carat_engine_close(engine);
     carat_device_close(device);
+    trainer = NULL;
     session = NULL;
     engine = NULL;
     device = NULL;
@@ -103,7 +98,9 @@ EXPORT(void, close, void) {
 
 EXPORT(bool, open_model, const char *path, const char *projector, const char *system,
        const char *params, const char *messages, const char *template) {
+    carat_trainer_free(trainer);
     carat_session_free(session);
+    trainer = NULL;
     session = NULL;
     carat_engine_close(engine);
     engine = carat_engine_open(&(carat_engine_desc){.path = path,
@@ -114,10 +111,6 @@ EXPORT(bool, open_model, const char *path, const char *projector, const char *sy
                                                     .template_ = template},
                                device, &error);
     return engine != NULL;
-}
-
-EXPORT(bool, describe, void) {
-    return have(engine, "model") && give_string(carat_engine_describe(engine, &error));
 }
 
 EXPORT(bool, tokenize, const char *text, size_t n, bool specials) {
@@ -323,3 +316,146 @@ EXPORT(const carat_stats *, stats, carat_job *job) {
 }
 
 EXPORT(void, free_job, carat_job *job) { carat_job_free(job); }
+
+/* ---- adapters and training ------------------------------------------------------------------ */
+
+/* path NULL: the run's, as it is now. */
+EXPORT(carat_adapter *, open_adapter, const char *path) {
+    if (path) return have(engine, "model") ? carat_adapter_open(engine, path, &error) : NULL;
+    return have(trainer, "training run") ? carat_trainer_adapter(trainer, &error) : NULL;
+}
+
+EXPORT(void, close_adapter, carat_adapter *adapter) { carat_adapter_close(adapter); }
+
+EXPORT(bool, save_adapter, const carat_adapter *adapter, const char *path) {
+    return carat_adapter_save(adapter, path, &error);
+}
+
+_Static_assert(sizeof(carat_adapter_use) == 8 && offsetof(carat_adapter_use, scale) == 4,
+               "see engine.js");
+
+EXPORT(bool, adapt, const carat_adapter_use *uses, size_t n) {
+    return have(engine, "model") && carat_engine_adapt(engine, uses, n, &error);
+}
+
+static const char *choose(const json *options, const char *key, const char *const *names, size_t n,
+                          size_t *out) {
+    const char *name = json_string(json_get(options, key), names[0]);
+    for (*out = 0; *out < n; ++*out)
+        if (!strcmp(name, names[*out])) return name;
+    fail(&error, CARAT_E_ARGUMENT, "%s: there is no %s", key, name);
+    return NULL;
+}
+
+static void read_training(const json *o, carat_train_desc *d) {
+    static const char *const learn[] = {"replies", "all"}, *const schedules[] = {"cosine", "linear",
+                                                                                 "constant"};
+    size_t i;
+    d->targets = json_string(json_get(o, "targets"), NULL);
+    d->rank = (uint32_t)number(o, "rank", 0, UINT32_MAX, 0);
+    d->alpha = (float)number(o, "alpha", 0, 1e6, 0);
+    d->rslora = json_bool(json_get(o, "rslora"), false);
+    d->dropout = (float)number(o, "dropout", 0, 1, 0);
+    d->first_layer = (uint32_t)number(o, "firstLayer", 0, UINT32_MAX, 0);
+    d->n_layer = (uint32_t)number(o, "layers", 0, UINT32_MAX, 0);
+    if (choose(o, "learn", learn, COUNT(learn), &i)) d->learn = (carat_learn)i;
+    d->stop_at_bad = json_bool(json_get(o, "stopAtBad"), false);
+    d->drop_long = json_bool(json_get(o, "dropLong"), false);
+    d->max_length = (uint32_t)number(o, "maxLength", 0, UINT32_MAX, 0);
+    d->eval_share = (float)number(o, "evalShare", 0, 1, 0);
+    d->learning_rate = number(o, "learningRate", 0, 1e6, 0);
+    d->weight_decay = number(o, "weightDecay", 0, 1e6, 0);
+    d->clip = number(o, "clip", -1, 1e6, 0);
+    if (choose(o, "schedule", schedules, COUNT(schedules), &i)) d->schedule = (carat_schedule)i;
+    d->n_warmup = (uint32_t)number(o, "warmup", 0, UINT32_MAX, 0);
+    d->n_epoch = (uint32_t)number(o, "epochs", 0, UINT32_MAX, 0);
+    d->n_step = (uint32_t)number(o, "steps", 0, UINT32_MAX, 0);
+    d->batch_tokens = (uint32_t)number(o, "batchTokens", 0, UINT32_MAX, 0);
+    d->n_accumulate = (uint32_t)number(o, "accumulate", 0, UINT32_MAX, 0);
+    d->eval_every = (uint32_t)number(o, "evalEvery", 0, UINT32_MAX, 0);
+    d->patience = (uint32_t)number(o, "patience", 0, UINT32_MAX, 0);
+    d->seed = (uint64_t)number(o, "seed", 0, 9007199254740991.0, 0);
+    d->memory = (uint64_t)number(o, "memory", 0, 9007199254740991.0, 0);
+}
+
+/* data NULL: ends the run, if there is one. adapter: what it goes on from, or NULL. */
+EXPORT(bool, open_trainer, const char *data, const char *adapter, const char *options) {
+    json *o = NULL;
+    carat_train_desc desc = {.data = data, .adapter = adapter};
+    carat_trainer_free(trainer);
+    trainer = NULL;
+    if (!data) return true;
+    if (!have(engine, "model")) return false;
+    if (options && !json_parse(call, options, strlen(options), "options", &o, &error)) return false;
+    read_training(o, &desc);
+    if (!error.code) trainer = carat_trainer_open(engine, &desc, &error);
+    return trainer != NULL;
+}
+
+EXPORT(carat_job *, train, uint32_t n_step) {
+    return have(trainer, "training run") ? carat_train(trainer, n_step, &error) : NULL;
+}
+
+/* A checkpoint: writes it, or goes on from it. */
+EXPORT(bool, checkpoint, const char *path, bool resume) {
+    if (!have(trainer, "training run")) return false;
+    return resume ? carat_trainer_resume(trainer, path, &error)
+                  : carat_trainer_save(trainer, path, &error);
+}
+
+/* ---- what there is to say ------------------------------------------------------------------- */
+
+static void put_real(buf *b, const char *key, double x) {
+    if (isfinite(x))
+        buf_printf(b, ",\"%s\":%.9g", key, x);
+    else
+        buf_printf(b, ",\"%s\":null", key);
+}
+
+static char *device_text(void) {
+    buf b = {0};
+    const char *name = carat_device_name(device);
+    buf_puts(&b, "{\"name\":");
+    json_write_string(&b, name, strlen(name));
+    buf_printf(&b, ",\"isGpu\":%s", carat_device_is_gpu(device) ? "true" : "false");
+    put_real(&b, "peakBytes", (double)carat_device_peak_bytes(device));
+    buf_puts(&b, "}");
+    return buf_take(&b);
+}
+
+static char *state_text(void) {
+    buf b = {0};
+    carat_train_state s;
+    carat_trainer_state(trainer, &s);
+    buf_printf(&b, "{\"step\":%u,\"steps\":%u,\"epoch\":%u,\"finished\":%s", s.step, s.n_step,
+               s.epoch, s.finished ? "true" : "false");
+    put_real(&b, "loss", s.loss);
+    put_real(&b, "evalLoss", s.eval_loss);
+    put_real(&b, "bestEval", s.best_eval);
+    put_real(&b, "learningRate", s.rate);
+    put_real(&b, "gradNorm", s.grad_norm);
+    put_real(&b, "tokens", (double)s.n_token);
+    put_real(&b, "seconds", s.seconds);
+    put_real(&b, "deviceBytes", (double)s.device_bytes);
+    buf_puts(&b, "}");
+    return buf_take(&b);
+}
+
+/* Texts, most of them JSON. which: an adapter, or the number of a sample. */
+EXPORT(bool, describe, uint32_t what, uintptr_t which) {
+    enum { DEVICE, MODEL, ADAPTER, REPORT, SAMPLE, STATE };
+    switch (what) {
+    case DEVICE:
+        return have(device, "device") && give_string(device_text());
+    case MODEL:
+        return have(engine, "model") && give_string(carat_engine_describe(engine, &error));
+    case ADAPTER:
+        return give_string(carat_adapter_describe((carat_adapter *)which, &error));
+    default:
+        break;
+    }
+    if (!have(trainer, "training run")) return false;
+    if (what == REPORT) return give_string(carat_trainer_report(trainer, &error));
+    if (what == STATE) return give_string(state_text());
+    return give_string(carat_trainer_sample(trainer, (uint32_t)which, &error));
+}

@@ -6,22 +6,25 @@
  * What is not a CaratError is a fault of carat's own (a trap in wasm, say): nothing is known of the
  * engine's state then, so the worker says "fatal" and is ended.
  *
- * Flow: remote.js before; model.js opens, run.js drives, sessions.js stores. */
+ * Flow: remote.js before; model.js opens, run.js drives, kept.js stores, trainer.js learns. */
+import {adapt, closeAdapter, exportAdapter, openAdapter, saveAdapter} from "./adapters.js";
 import {noUsage} from "./answer.js";
 import {CaratError} from "./errors.js";
+import {sessions} from "./kept.js";
 import {deviceInfo, estimate, modelInfo, openEngine, openHere} from "./model.js";
 import {decodePictures} from "./pixels.js";
 import {Meter} from "./progress.js";
 import {Line, run} from "./run.js";
-import {deleteSession, listSessions, readSession, sessionPath, writeSession} from "./sessions.js";
+import {sessions as shelf} from "./shelf.js";
 import {download} from "./store.js";
+import {makeWay, train, trainingOps} from "./trainer.js";
 
 /** @typedef {import("./engine.js").Event} Event */
 /** @typedef {import("./engine.js").Job} Job */
 /** @typedef {import("./carat.js").Part} Part */
 /** @typedef {import("./carat.js").Progress} Progress */
-/** @typedef {{signal: AbortSignal, onProgress: (progress: Progress) => void,
- *     onNotice: (notice: string) => void, onPart: (part: Part) => void, meter: Meter}} Call */
+/** @typedef {{id: number, signal: AbortSignal, onProgress: (progress: Progress) => void,
+ *     onNotice: (notice: string) => void, onPart: (part: any) => void, meter: Meter}} Call */
 
 /** @type {Awaited<ReturnType<typeof openHere>> | null} */
 let host = null;
@@ -41,7 +44,8 @@ function onNotice(notice) {
 
 /* ---- jobs ---- */
 
-/** @param {Job} job @param {Call} call @param {(event: Event) => void} onEvent */
+/** @param {Job} job @param {{signal: AbortSignal}} call
+ * @param {(event: Event) => void} onEvent */
 function drive(job, {signal}, onEvent) {
     const {engine, gpu, cpuWillDo} = loaded();
     return run(job, {gpu, cpuWillDo, signal, onEvent(event) {
@@ -99,12 +103,19 @@ function usageOf({promptTokens, reusedTokens, generatedTokens, promptSeconds, ge
         promptSeconds, completionSeconds: generateSeconds, tokensPerSecond: rate};
 }
 
+/** Runs it when the calls before have ended; training goes on behind it.
+ * @param {AbortSignal} signal @param {() => Promise<void>} work */
+function inTurn(signal, work) {
+    makeWay();
+    return line.wait(signal, work);
+}
+
 /** @param {any} request @param {Call} call @param {() => Job | Promise<Job>} start */
 async function answer(request, call, start) {
     let usage = noUsage();
     /** @type {any} */
     let finishReason = "aborted";
-    await line.wait(call.signal, async () => {
+    await inTurn(call.signal, async () => {
         const {finish, stats} = await drive(await start(), call,
             (event) => tell(event, call, request.logprobs));
         usage = usageOf(stats);
@@ -161,14 +172,28 @@ const ops = {
     memory: () => ({heapBytes: loaded().engine.heapBytes(),
         gpuPeakBytes: loaded().engine.device().peakBytes}),
 
-    saveSession: ({name}, call) => line.wait(call.signal, () => writeSession(name, (files) =>
-        withDirectory(files, () => finish(loaded().engine.saveSession(sessionPath(name)), call)))),
-    restoreSession: ({name}, call) => line.wait(call.signal, () => readSession(name, (files) =>
-        withDirectory(files,
-            () => finish(loaded().engine.restoreSession(sessionPath(name)), call)))),
-    deleteSession: ({name}) => deleteSession(name),
-    listSessions: () => listSessions(),
+    saveSession: ({name}, call) => inTurn(call.signal, () => sessions.write(name, (files) =>
+        withDirectory(files, () => finish(loaded().engine.saveSession(sessions.path(name)),
+            call)))),
+    restoreSession: ({name}, call) => inTurn(call.signal, () => sessions.read(name, (files) =>
+        withDirectory(files, () => finish(loaded().engine.restoreSession(sessions.path(name)),
+            call)))),
+    deleteSession: ({name}) => shelf.remove(name),
+    listSessions: () => shelf.list(),
+
+    loadAdapter: ({source}, {signal}) => openAdapter(loaded(), source, signal),
+    setAdapters: ({uses}, {signal}) => inTurn(signal, async () => adapt(loaded(), uses)),
+    exportAdapter: ({id, format, name}) => exportAdapter(loaded(), id, format, name),
+    saveAdapter: ({id, name}) => saveAdapter(loaded(), id, name),
+    closeAdapter: ({id}) => closeAdapter(loaded(), id),
+
+    train: (request, call) => train(shop(), request, call),
+    ...Object.fromEntries(Object.entries(trainingOps).map(([name, op]) =>
+        [name, (/** @type {any} */ args) => op(shop(), args)])),
 };
+
+/** What a training run needs. */
+const shop = () => ({line, host: loaded(), drive});
 
 /** @param {import("./wasi.js").Directory} directory @param {() => Promise<void>} work */
 async function withDirectory(directory, work) {
@@ -187,7 +212,7 @@ async function withDirectory(directory, work) {
 async function serve({id, op, args}, signal) {
     const onProgress = (/** @type {Progress} */ progress) => postMessage({id, progress});
     try {
-        const value = await ops[op](args, {signal, onProgress, onNotice,
+        const value = await ops[op](args, {id, signal, onProgress, onNotice,
             onPart: (part) => postMessage({id, part}), meter: new Meter(onProgress)});
         postMessage({id, value});
     } catch (error) {

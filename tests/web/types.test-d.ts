@@ -19,7 +19,8 @@ async function sources(file: File, bytes: ArrayBuffer): Promise<void> {
     await Carat.load(bytes, {powerPreference: "low-power", base: "/carat/"});
     await Carat.load(new Uint8Array(bytes));
     await Carat.load({opfs: "nano.gguf"}, {onProgress: ({phase, done, total, rate}) => {
-        same<typeof phase, "download" | "verify" | "open" | "load" | "prompt" | "encode">(true);
+        same<typeof phase, "download" | "verify" | "open" | "load" | "prompt" | "encode" |
+            "step" | "eval">(true);
         return done / total + rate;
     }});
     await Carat.load({ollama: "gemma4:e2b", server: "http://127.0.0.1:8080"});
