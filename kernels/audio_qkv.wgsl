@@ -1,4 +1,4 @@
-// include: tile tile_in
+// include: tile tile_rows tile_store tile_in
 // formats: A B C
 // audio_qkv: three matrices of one input side by side: out[t, z, r] = clamp(scale * sum_k
 //   clamp(x[t, k]) * W[r, k]) with W, scale and limits of q, k, v for z = 0, 1, 2.
@@ -33,12 +33,8 @@ fn limits_of() -> Limits {
     return Limits(args.v_scale, args.v_in_min, args.v_in_max, args.v_out_min, args.v_out_max);
 }
 
-fn load_clipped(tok: u32, k: u32) -> mat4x4<f32> {
-    let m = load_in(tok, k);
-    let low = vec4(limits.in_min);
-    let high = vec4(limits.in_max);
-    return mat4x4<f32>(clamp(m[0], low, high), clamp(m[1], low, high), clamp(m[2], low, high),
-                       clamp(m[3], low, high));
+fn load_in(tok: u32, k: u32) -> mat4x4<f32> {
+    return clip(load_x(tok, k), limits.in_min, limits.in_max);
 }
 
 fn load_w(row: u32, k: u32) -> mat4x4<f32> {
@@ -56,38 +52,9 @@ fn store(tok: u32, row: u32, value: f32) {
     }
 }
 
-fn store4(tok: u32, row: u32, v: vec4<f32>) {
-    store(tok, row, v.x);
-    store(tok + 1, row, v.y);
-    store(tok + 2, row, v.z);
-    store(tok + 3, row, v.w);
-}
-
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     z = wid.z;
     limits = limits_of();
-    let tok_in = wid.y * 64 + tile_in_tok(id);
-    let row_in = wid.x * 64 + tile_w_row(id);
-    var sum: Tile;
-    var a = load_clipped(tok_in, tile_in_k(id));
-    var w = load_w(row_in, tile_w_k(id));
-    for (var k = 0u; k < args.n_col; k += TILE_COLS) {
-        tile_put(id, a, w);
-        workgroupBarrier();
-        a = load_clipped(tok_in, k + TILE_COLS + tile_in_k(id));
-        w = load_w(row_in, k + TILE_COLS + tile_w_k(id));
-        tile_multiply(id, &sum);
-        workgroupBarrier();
-    }
-    let tok = wid.y * 64 + tile_tok(id);
-    let row = wid.x * 64 + tile_row(id);
-    store4(tok, row, sum.lo[0]);
-    store4(tok, row + 16, sum.lo[1]);
-    store4(tok, row + 32, sum.lo[2]);
-    store4(tok, row + 48, sum.lo[3]);
-    store4(tok + 4, row, sum.hi[0]);
-    store4(tok + 4, row + 16, sum.hi[1]);
-    store4(tok + 4, row + 32, sum.hi[2]);
-    store4(tok + 4, row + 48, sum.hi[3]);
+    tile_store(id, wid.xy, tile_sum(id, wid.xy, 0, args.n_col));
 }

@@ -1,4 +1,4 @@
-// include: gelu tile tile_in
+// include: gelu tile tile_rows tile_pair tile_in
 // formats: A B
 // geglu_clipped: out[t, out0 + r] = gelu(gate) * up for t < n_tok, r < n_row, with
 //   gate = clamp(scale_a * sum_k clamp(x[t, k]) * A[a_row0 + r, k]) to gate_min .. gate_max,
@@ -20,20 +20,15 @@ struct Args {
 @group(0) @binding(3) var<storage, read> wB: array<WB>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-fn load_clipped(tok: u32, k: u32) -> mat4x4<f32> {
-    let m = load_in(tok, k);
-    let low = vec4(args.in_min);
-    let high = vec4(args.in_max);
-    return mat4x4<f32>(clamp(m[0], low, high), clamp(m[1], low, high), clamp(m[2], low, high),
-                       clamp(m[3], low, high));
+fn load_in(tok: u32, k: u32) -> mat4x4<f32> {
+    return clip(load_x(tok, k), args.in_min, args.in_max);
 }
 
-// row0: of this workgroup's 32; tile_row: of the 64 of the tile.
-fn load_w(row0: u32, tile_row: u32, k: u32) -> mat4x4<f32> {
+fn load_w(tile_row: u32, k: u32) -> mat4x4<f32> {
     if (k >= args.n_col) { return mat4x4<f32>(); }
-    let row = min(row0 + (tile_row & 31), args.n_row - 1);
+    let row = min(pair_row(tile_row), args.n_row - 1);
     let n = args.n_col / 16;
-    if (tile_row < 32) { return get16A((args.a_row0 + row) * n + k / 16); }
+    if (pair_is_first(tile_row)) { return get16A((args.a_row0 + row) * n + k / 16); }
     return get16B((args.b_row0 + row) * n + k / 16);
 }
 
@@ -45,32 +40,7 @@ fn store(tok: u32, row: u32, gate: f32, up: f32) {
     }
 }
 
-fn store4(tok: u32, row: u32, gate: vec4<f32>, up: vec4<f32>) {
-    store(tok, row, gate.x, up.x);
-    store(tok + 1, row, gate.y, up.y);
-    store(tok + 2, row, gate.z, up.z);
-    store(tok + 3, row, gate.w, up.w);
-}
-
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let tok_in = wid.y * 64 + tile_in_tok(id);
-    let row0 = wid.x * 32;
-    var sum: Tile;
-    var a = load_clipped(tok_in, tile_in_k(id));
-    var w = load_w(row0, tile_w_row(id), tile_w_k(id));
-    for (var k = 0u; k < args.n_col; k += TILE_COLS) {
-        tile_put(id, a, w);
-        workgroupBarrier();
-        a = load_clipped(tok_in, k + TILE_COLS + tile_in_k(id));
-        w = load_w(row0, tile_w_row(id), k + TILE_COLS + tile_w_k(id));
-        tile_multiply(id, &sum);
-        workgroupBarrier();
-    }
-    let tok = wid.y * 64 + tile_tok(id);
-    let row = row0 + tile_row(id);
-    store4(tok, row, sum.lo[0], sum.lo[2]);
-    store4(tok, row + 16, sum.lo[1], sum.lo[3]);
-    store4(tok + 4, row, sum.hi[0], sum.hi[2]);
-    store4(tok + 4, row + 16, sum.hi[1], sum.hi[3]);
+    tile_store(id, wid.xy, tile_sum(id, wid.xy, 0, args.n_col));
 }

@@ -1,19 +1,20 @@
-// include: tile tile_in
+// include: tile tile_rows tile_store tile_in
 // formats: A
-// matmul: out[t, out0 + r] = scale * sum_k x[t, k] * W[row0 + r, k], t < n_tok, r < n_row.
-//   x [n_tok, n_col], wA rows [row0, row0 + n_row) of n_col values, out [n_tok, out_stride].
-//   n_col is a multiple of 16.
-// Grid: x = ceil(n_row / 64), y = ceil(n_tok / 64); see lib/tile. The next tile is fetched into
-// registers while this one is multiplied. f32. CPU twin: ref_matmul().
+// matmul: out[t, out0 + r] = old + scale * sum_k x[t, k] * W[row0 + r, k], t < n_tok, r < n_row.
+//   x [n_tok, n_col], wA rows [row0, row0 + n_row) of n_col values, out [n_tok, out_stride]; old is
+//   out's value, or 0 unless `add`. n_col is a multiple of 16.
+// Grid: x = ceil(n_row / 64), y = ceil(n_tok / 64); see lib/tile. f32. CPU twin: ref_matmul().
 
 struct Args {
     n_tok: u32, n_row: u32, n_col: u32, row0: u32,
-    out0: u32, out_stride: u32, scale: f32
+    out0: u32, out_stride: u32, scale: f32, add: u32
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> wA: array<WA>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
+
+fn load_in(tok: u32, k: u32) -> mat4x4<f32> { return load_x(tok, k); }
 
 fn load_w(row: u32, k: u32) -> mat4x4<f32> {
     if (k >= args.n_col) { return mat4x4<f32>(); }
@@ -22,40 +23,14 @@ fn load_w(row: u32, k: u32) -> mat4x4<f32> {
 
 fn store(tok: u32, row: u32, value: f32) {
     if (tok < args.n_tok && row < args.n_row) {
-        out[tok * args.out_stride + args.out0 + row] = value * args.scale;
+        let i = tok * args.out_stride + args.out0 + row;
+        var v = value * args.scale;
+        if (args.add != 0) { v += out[i]; }
+        out[i] = v;
     }
-}
-
-fn store4(tok: u32, row: u32, v: vec4<f32>) {
-    store(tok, row, v.x);
-    store(tok + 1, row, v.y);
-    store(tok + 2, row, v.z);
-    store(tok + 3, row, v.w);
 }
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let tok_in = wid.y * 64 + tile_in_tok(id);
-    let row_in = wid.x * 64 + tile_w_row(id);
-    var sum: Tile;
-    var a = load_in(tok_in, tile_in_k(id));
-    var w = load_w(row_in, tile_w_k(id));
-    for (var k = 0u; k < args.n_col; k += TILE_COLS) {
-        tile_put(id, a, w);
-        workgroupBarrier();
-        a = load_in(tok_in, k + TILE_COLS + tile_in_k(id));
-        w = load_w(row_in, k + TILE_COLS + tile_w_k(id));
-        tile_multiply(id, &sum);
-        workgroupBarrier();
-    }
-    let tok = wid.y * 64 + tile_tok(id);
-    let row = wid.x * 64 + tile_row(id);
-    store4(tok, row, sum.lo[0]);
-    store4(tok, row + 16, sum.lo[1]);
-    store4(tok, row + 32, sum.lo[2]);
-    store4(tok, row + 48, sum.lo[3]);
-    store4(tok + 4, row, sum.hi[0]);
-    store4(tok + 4, row + 16, sum.hi[1]);
-    store4(tok + 4, row + 32, sum.hi[2]);
-    store4(tok + 4, row + 48, sum.hi[3]);
+    tile_store(id, wid.xy, tile_sum(id, wid.xy, 0, args.n_col));
 }

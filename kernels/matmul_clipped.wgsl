@@ -1,4 +1,4 @@
-// include: tile tile_in
+// include: tile tile_rows tile_store tile_in
 // formats: A
 // matmul_clipped: out[t, out0 + r] = clamp(scale * sum_k clamp(x[t, k]) * W[r, k]), with limits of
 //   the input and of the output, then y * sigmoid(y) of that if silu is 1; t < n_tok, r < n_row.
@@ -18,12 +18,10 @@ struct Args {
 @group(0) @binding(2) var<storage, read> wA: array<WA>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
-fn load_clipped(tok: u32, k: u32) -> mat4x4<f32> {
-    let m = load_in(tok, k);
-    let low = vec4(args.in_min);
-    let high = vec4(args.in_max);
-    return mat4x4<f32>(clamp(m[0], low, high), clamp(m[1], low, high), clamp(m[2], low, high),
-                       clamp(m[3], low, high));
+var<private> part: u32; // wid.z
+
+fn load_in(tok: u32, k: u32) -> mat4x4<f32> {
+    return clip(load_x(tok, k), args.in_min, args.in_max);
 }
 
 fn load_w(row: u32, k: u32) -> mat4x4<f32> {
@@ -31,7 +29,7 @@ fn load_w(row: u32, k: u32) -> mat4x4<f32> {
     return get16A(min(row, args.n_row - 1) * (args.n_col / 16) + k / 16);
 }
 
-fn store(tok: u32, row: u32, part: u32, value: f32) {
+fn store(tok: u32, row: u32, value: f32) {
     if (tok < args.n_tok && row < args.n_row) {
         var y = clamp(value * args.scale, args.out_min, args.out_max);
         if (args.silu == 1) { y /= 1.0 + exp(-max(y, -80.0)); } // less than that is 0
@@ -39,38 +37,10 @@ fn store(tok: u32, row: u32, part: u32, value: f32) {
     }
 }
 
-fn store4(tok: u32, row: u32, part: u32, v: vec4<f32>) {
-    store(tok, row, part, v.x);
-    store(tok + 1, row, part, v.y);
-    store(tok + 2, row, part, v.z);
-    store(tok + 3, row, part, v.w);
-}
-
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let tok_in = wid.y * 64 + tile_in_tok(id);
-    let row_in = wid.x * 64 + tile_w_row(id);
+    part = wid.z;
     let k0 = wid.z * args.k_part;
     let end = min(k0 + args.k_part, args.n_col);
-    var sum: Tile;
-    var a = load_clipped(tok_in, k0 + tile_in_k(id));
-    var w = load_w(row_in, k0 + tile_w_k(id));
-    for (var k = k0; k < end; k += TILE_COLS) {
-        tile_put(id, a, w);
-        workgroupBarrier();
-        a = load_clipped(tok_in, k + TILE_COLS + tile_in_k(id));
-        w = load_w(row_in, k + TILE_COLS + tile_w_k(id));
-        tile_multiply(id, &sum);
-        workgroupBarrier();
-    }
-    let tok = wid.y * 64 + tile_tok(id);
-    let row = wid.x * 64 + tile_row(id);
-    store4(tok, row, wid.z, sum.lo[0]);
-    store4(tok, row + 16, wid.z, sum.lo[1]);
-    store4(tok, row + 32, wid.z, sum.lo[2]);
-    store4(tok, row + 48, wid.z, sum.lo[3]);
-    store4(tok + 4, row, wid.z, sum.hi[0]);
-    store4(tok + 4, row + 16, wid.z, sum.hi[1]);
-    store4(tok + 4, row + 32, wid.z, sum.hi[2]);
-    store4(tok + 4, row + 48, wid.z, sum.hi[3]);
+    tile_store(id, wid.xy, tile_sum(id, wid.xy, k0, end));
 }

@@ -1,4 +1,4 @@
-// include: tile
+// include: tile tile_rows tile_store
 // formats: A
 // moe_down: the experts' share of every selection of moe_lists:
 //   part[i, r] = weights[i] * scale[e] * A_e[r] . act[p], r < n_row,
@@ -6,7 +6,8 @@
 //   act [n_pick, n_col], part [n_pick, n_row]; row r of expert e is row
 //   (e - expert0) * n_row + r of wA; only experts expert0 .. + n_expert - 1 are in this binding,
 //   the others' tiles are left alone. scales: from scale0 on a value an expert.
-// Grid: x = ceil(n_row / 64), y = tiles; see lib/tile. f32. CPU twin: ref_matmul().
+// Grid: x = ceil(n_row / 64), y = tiles; see lib/tile, to which places are tokens. f32.
+// CPU twin: ref_matmul().
 
 struct Args { n_row: u32, n_col: u32, expert0: u32, n_expert: u32, scale0: u32 }
 @group(0) @binding(0) var<uniform> args: Args;
@@ -18,8 +19,10 @@ struct Args { n_row: u32, n_col: u32, expert0: u32, n_expert: u32, scale0: u32 }
 @group(0) @binding(6) var<storage, read> wA: array<WA>;
 @group(0) @binding(7) var<storage, read_write> part: array<f32>;
 
+var<private> tile: vec4<u32>;
+
 // Four columns of four places; repeats the last place beyond the end.
-fn load_in(tile: vec4<u32>, place: u32, k: u32) -> mat4x4<f32> {
+fn load_in(place: u32, k: u32) -> mat4x4<f32> {
     if (k >= args.n_col) { return mat4x4<f32>(); }
     let n = args.n_col / 4;
     let last = tile.z - 1;
@@ -28,50 +31,25 @@ fn load_in(tile: vec4<u32>, place: u32, k: u32) -> mat4x4<f32> {
                        act[at + min(place + 2, last) * n], act[at + min(place + 3, last) * n]);
 }
 
-fn load_w(expert: u32, row: u32, k: u32) -> mat4x4<f32> {
+fn load_w(row: u32, k: u32) -> mat4x4<f32> {
     if (k >= args.n_col) { return mat4x4<f32>(); }
-    return get16A((expert * args.n_row + min(row, args.n_row - 1)) * (args.n_col / 16) + k / 16);
+    let at = (tile.x - args.expert0) * args.n_row + min(row, args.n_row - 1);
+    return get16A(at * (args.n_col / 16) + k / 16);
 }
 
-fn store(tile: vec4<u32>, place: u32, row: u32, value: f32) {
+fn store(place: u32, row: u32, value: f32) {
     if (place < tile.z && row < args.n_row) {
         let i = order[tile.y + place];
         part[i * args.n_row + row] = value * weights[i] * scales[args.scale0 + tile.x];
     }
 }
 
-fn store4(tile: vec4<u32>, place: u32, row: u32, v: vec4<f32>) {
-    store(tile, place, row, v.x);
-    store(tile, place + 1, row, v.y);
-    store(tile, place + 2, row, v.z);
-    store(tile, place + 3, row, v.w);
-}
-
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let tile = tiles[wid.y];
-    let expert = tile.x - args.expert0; // wraps to a huge number below expert0
-    if (tile.z == 0 || expert >= args.n_expert) { return; }
-    let row_in = wid.x * 64 + tile_w_row(id);
-    var sum: Tile;
-    var a = load_in(tile, tile_in_tok(id), tile_in_k(id));
-    var w = load_w(expert, row_in, tile_w_k(id));
-    for (var k = 0u; k < args.n_col; k += TILE_COLS) {
-        tile_put(id, a, w);
-        workgroupBarrier();
-        a = load_in(tile, tile_in_tok(id), k + TILE_COLS + tile_in_k(id));
-        w = load_w(expert, row_in, k + TILE_COLS + tile_w_k(id));
-        tile_multiply(id, &sum);
-        workgroupBarrier();
-    }
-    let place = tile_tok(id);
-    let row = wid.x * 64 + tile_row(id);
-    store4(tile, place, row, sum.lo[0]);
-    store4(tile, place, row + 16, sum.lo[1]);
-    store4(tile, place, row + 32, sum.lo[2]);
-    store4(tile, place, row + 48, sum.lo[3]);
-    store4(tile, place + 4, row, sum.hi[0]);
-    store4(tile, place + 4, row + 16, sum.hi[1]);
-    store4(tile, place + 4, row + 32, sum.hi[2]);
-    store4(tile, place + 4, row + 48, sum.hi[3]);
+    let t = tiles[wid.y];
+    // Below expert0 the difference wraps to a huge number.
+    if (t.z == 0 || t.x - args.expert0 >= args.n_expert) { return; }
+    tile = t;
+    let at = vec2(wid.x, 0);
+    tile_store(id, at, tile_sum(id, at, 0, args.n_col));
 }

@@ -1,4 +1,4 @@
-// include: tile
+// include: tile tile_rows tile_store
 // formats: A
 // vision_patch: patches to the residual stream:
 //   out[t, out0 + r] = scale * sum_k (2 p[t, k] - 1) * W[r, k] + places[t % n_wide, out0 + r] +
@@ -44,36 +44,7 @@ fn store(tok: u32, row: u32, value: f32) {
     }
 }
 
-fn store4(tok: u32, row: u32, v: vec4<f32>) {
-    store(tok, row, v.x);
-    store(tok + 1, row, v.y);
-    store(tok + 2, row, v.z);
-    store(tok + 3, row, v.w);
-}
-
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let tok_in = wid.y * 64 + tile_in_tok(id);
-    let row_in = wid.x * 64 + tile_w_row(id);
-    var sum: Tile;
-    var a = load_in(tok_in, tile_in_k(id));
-    var w = load_w(row_in, tile_w_k(id));
-    for (var k = 0u; k < args.n_col; k += TILE_COLS) {
-        tile_put(id, a, w);
-        workgroupBarrier();
-        a = load_in(tok_in, k + TILE_COLS + tile_in_k(id));
-        w = load_w(row_in, k + TILE_COLS + tile_w_k(id));
-        tile_multiply(id, &sum);
-        workgroupBarrier();
-    }
-    let tok = wid.y * 64 + tile_tok(id);
-    let row = wid.x * 64 + tile_row(id);
-    store4(tok, row, sum.lo[0]);
-    store4(tok, row + 16, sum.lo[1]);
-    store4(tok, row + 32, sum.lo[2]);
-    store4(tok, row + 48, sum.lo[3]);
-    store4(tok + 4, row, sum.hi[0]);
-    store4(tok + 4, row + 16, sum.hi[1]);
-    store4(tok + 4, row + 32, sum.hi[2]);
-    store4(tok + 4, row + 48, sum.hi[3]);
+    tile_store(id, wid.xy, tile_sum(id, wid.xy, 0, args.n_col));
 }
