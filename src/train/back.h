@@ -53,6 +53,10 @@ void experts_backward(experts *x, uint32_t il, const float *y, const float *dsum
 
 /* ---- back_cpu.c ---- */
 
+/* Tokens whose logits are there at once; on the device, too, since dropout goes by place. A view of
+ * as many u32 there is a multiple of 256 bytes, which views want. */
+#define BACK_HEAD_ROWS 64u
+
 /* Tokens of one sample, or of several packed behind each other, which do not see each other. */
 typedef struct train_batch {
     uint32_t n_tok;
@@ -74,6 +78,10 @@ void back_cpu_free(back_cpu *b);
 bool back_cpu_run(back_cpu *b, const train_batch *batch, float scale, lora *grad, double *loss,
                   carat_error *err);
 uint64_t back_cpu_bytes(const back_cpu *b);
+/* Which values a slot's dropout drops; block: the first of the head's rows, 0 in layers. */
+static inline uint64_t back_dropout_key(const train_batch *in, uint32_t slot, uint32_t block) {
+    return lora_random(lora_random(in->seed, slot), block);
+}
 /* The lowest layer that gradients have to reach; n_layer: only the head is adapted. */
 uint32_t back_first_layer(const lora *adapter);
 

@@ -12,8 +12,6 @@
 #include <math.h>
 #include <string.h>
 
-#define HEAD_ROWS 32u /* tokens whose logits are there at once */
-
 /* What the way back through a layer reads, [n_tok, ..]. */
 typedef struct saved {
     float *x;                        /* what enters the layer */
@@ -55,8 +53,10 @@ struct back_cpu {
     float *dple, *dple_act, *de_layer; /* [n_max, n_ple] */
     float *dropped, *ddropped;         /* [n_max, widest input of an adapter] */
     float *inner;                      /* [2, n_max, highest rank] */
-    float *rows, *drows, *logits;      /* [HEAD_ROWS, n_embd], the same, [HEAD_ROWS, n_vocab] */
-    float *capped;                     /* [n_vocab] */
+    float *rows, *drows,
+        *logits;    /* [BACK_HEAD_ROWS, n_embd], the same, [BACK_HEAD_ROWS, n_vocab] */
+    float *capped;  /* [n_vocab] */
+    uint32_t block; /* of the head: its first row; 0 in layers */
 };
 
 /* One run, either way. */
@@ -172,12 +172,12 @@ static void allocate_work(back_cpu *b, const widths *w, bool *ok) {
     each(b, n * c->n_ple, (float **[]){&b->dple, &b->dple_act, &b->de_layer, NULL}, ok);
     each(b, all, (float **[]){&b->e, &b->b_raw, NULL}, ok);
     each(b, dropped, (float **[]){&b->dropped, &b->ddropped, NULL}, ok);
-    each(b, 2 * HEAD_ROWS * d, (float **[]){&b->rows, &b->drows, NULL}, ok);
+    each(b, 2 * BACK_HEAD_ROWS * d, (float **[]){&b->rows, &b->drows, NULL}, ok);
     b->de = floats(b->memory, l->embed.rank ? all : 0, ok);
     b->ple_row = floats(b->memory, (uint64_t)c->n_layer * c->n_ple, ok);
     b->scores = floats(b->memory, n * 2 * w->n_kv, ok);
     b->inner = floats(b->memory, n * 2 * w->rank, ok);
-    b->logits = floats(b->memory, (uint64_t)HEAD_ROWS * c->n_vocab, ok);
+    b->logits = floats(b->memory, (uint64_t)BACK_HEAD_ROWS * c->n_vocab, ok);
     b->capped = floats(b->memory, c->n_vocab, ok);
 }
 
@@ -231,7 +231,7 @@ static const float *seen_by(const pass *p, uint32_t slot, const float *in, uint3
     const lora *l = p->b->adapter;
     if (!p->grad || l->dropout <= 0) return in;
     const size_t n = (size_t)n_row * lora_slot(l, slot)->n_col;
-    ref_dropout(in, n, l->dropout, lora_random(p->in->seed, slot), p->b->dropped);
+    ref_dropout(in, n, l->dropout, back_dropout_key(p->in, slot, p->b->block), p->b->dropped);
     return p->b->dropped;
 }
 
@@ -424,7 +424,7 @@ static void adapt_back(const pass *p, uint32_t slot, const float *in, const floa
     if (seen != in) zero(dseen, n);
     back_lora(pair, seen, dout, n_row, b->inner, lora_slot(p->grad, slot), dseen);
     if (seen == in) return;
-    ref_dropout(dseen, n, b->adapter->dropout, lora_random(p->in->seed, slot), dseen);
+    ref_dropout(dseen, n, b->adapter->dropout, back_dropout_key(p->in, slot, p->b->block), dseen);
     for (size_t i = 0; i < n; i++) din[i] += dseen[i];
 }
 
@@ -449,7 +449,8 @@ static double head_rows(const pass *p, const float *x, const int32_t *targets, c
     const model_weights *w = &b->model->weights;
     const uint32_t d = p->c->n_embd, n_vocab = p->c->n_vocab;
     const uint32_t slot = lora_slots(b->adapter) - 1;
-    float *normed = b->rows + (size_t)HEAD_ROWS * d, *dnormed = b->drows + (size_t)HEAD_ROWS * d;
+    float *normed = b->rows + (size_t)BACK_HEAD_ROWS * d,
+          *dnormed = b->drows + (size_t)BACK_HEAD_ROWS * d;
     double loss = 0;
     ref_rmsnorm(x, w->output_norm.data, n, d, p->c->rms_eps, normed);
     ref_matmul(w->output, 0, normed, n, b->logits);
@@ -476,9 +477,9 @@ static double head(const pass *p, float scale) {
     back_cpu *b = p->b;
     const uint32_t d = p->c->n_embd;
     const size_t row = d * sizeof(float);
-    uint32_t at[HEAD_ROWS], n = 0;
-    int32_t targets[HEAD_ROWS];
-    float weights[HEAD_ROWS];
+    uint32_t at[BACK_HEAD_ROWS], n = 0;
+    int32_t targets[BACK_HEAD_ROWS];
+    float weights[BACK_HEAD_ROWS];
     double loss = 0;
     memset(b->dx, 0, p->n_tok * row);
     for (uint32_t i = 1; i <= p->n_tok; i++) {
@@ -488,12 +489,14 @@ static double head(const pass *p, float scale) {
             targets[n] = p->in->tokens[i];
             weights[n++] = p->in->weight[i];
         }
-        if (n < HEAD_ROWS && (i < p->n_tok || n == 0)) continue;
+        if (n < BACK_HEAD_ROWS && (i < p->n_tok || n == 0)) continue;
         loss += head_rows(p, b->rows, targets, weights, n, scale, b->drows);
+        b->block += n;
         for (uint32_t k = 0; k < n && p->grad; k++)
             memcpy(b->dx + (size_t)at[k] * d, b->drows + (size_t)k * d, row);
         n = 0;
     }
+    b->block = 0;
     return loss;
 }
 

@@ -83,7 +83,7 @@ static const pair_gpu *pair_at(const back_gpu *b, uint32_t slot) {
 }
 
 static uint64_t dropout_key(const back_gpu *b, uint32_t slot) {
-    return lora_random(b->run.batch->seed, slot);
+    return back_dropout_key(b->run.batch, slot, b->block);
 }
 
 /* What A of a slot sees: in, with dropout while learning. */
@@ -513,7 +513,9 @@ static void record(back_gpu *b, uint32_t piece) {
         if (piece == n_layer && b->run.learn) begin_back(b);
     } else if (piece <= n_layer + n_head) {
         const uint32_t at = (piece - 1 - n_layer) * BACK_HEAD_ROWS;
+        b->block = at;
         head_rows(b, at, min_u32(BACK_HEAD_ROWS, b->n_target - at));
+        b->block = 0;
     } else if (piece + 1 < b->n_piece) {
         layer_back(b, n_layer - (piece - n_layer - n_head));
     } else {

@@ -66,9 +66,6 @@ typedef struct back_run {
     bool bare;                /* without the adapter */
 } back_run;
 
-/* Tokens whose logits are there at once; a view of their places starts at a multiple of 256. */
-#define BACK_HEAD_ROWS 64u
-
 /* What the way back through a layer reads, [n_max, ..]; names as in back_cpu.c. */
 typedef struct saved_gpu {
     gpu_buffer x;
@@ -120,6 +117,7 @@ typedef struct back_gpu {
     carat_error error; /* of allocating */
     back_run run;
     uint32_t n_tok, n_target;
+    uint32_t block;          /* of the head: its first row; 0 in layers */
     uint32_t piece, n_piece; /* recorded, of all */
 } back_gpu;
 
