@@ -1,0 +1,65 @@
+// include: tile tile_columns
+// formats: A
+// back_moe_matmul: the way back through moe_matmul, for every selection by itself:
+//   din[i, c] = old + f * sum_r dout[i / n_share, r] * A_e[row0 + r, c], r < n_row, c < n_col,
+//   f = scales[scale0 + e], times weights[i] where `weighted`; old is din's value, or 0 unless
+//   `add`. dout [.., n_row], din [n_pick, n_col]; n_row and n_col are multiples of 16. The others:
+//   moe_matmul.
+// Grid: x = ceil(n_col / 64), y = tiles; see lib/tile, to which places are tokens. f32.
+// CPU twin: back_matmul().
+
+struct Args {
+    n_row: u32, n_col: u32, row0: u32, expert_rows: u32,
+    expert0: u32, n_expert: u32, scale0: u32, n_share: u32,
+    weighted: u32, add: u32
+}
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<storage, read> order: array<u32>;
+@group(0) @binding(2) var<storage, read> tiles: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> scales: array<f32>;
+@group(0) @binding(4) var<storage, read> weights: array<f32>;
+@group(0) @binding(5) var<storage, read> dout: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> wA: array<WA>;
+@group(0) @binding(7) var<storage, read_write> din: array<vec4<f32>>;
+
+var<private> tile: vec4<u32>;
+var<private> rows: vec4<u32>; // where the thread's places begin in dout
+
+// The row of dout for a place of the tile; repeats the last place beyond the end.
+fn row_of(place: u32) -> u32 {
+    return order[tile.y + min(place, tile.z - 1)] / args.n_share * (args.n_row / 4);
+}
+
+fn load_in(place: u32, row: u32) -> mat4x4<f32> {
+    if (row >= args.n_row) { return mat4x4<f32>(); }
+    let at = rows + row / 4;
+    return mat4x4<f32>(dout[at.x], dout[at.y], dout[at.z], dout[at.w]);
+}
+
+fn load_w(row: u32, col: u32) -> mat4x4<f32> {
+    if (row >= args.n_row || col >= args.n_col) { return mat4x4<f32>(); }
+    let at = (tile.x - args.expert0) * args.expert_rows + args.row0 + row;
+    return get16A(at * (args.n_col / 16) + col / 16);
+}
+
+fn store(place: u32, col: u32, value: vec4<f32>) {
+    if (place >= tile.z || col >= args.n_col) { return; }
+    let i = order[tile.y + place];
+    let at = (i * args.n_col + col) / 4;
+    var v = value * scales[args.scale0 + tile.x];
+    if (args.weighted != 0) { v *= weights[i]; }
+    if (args.add != 0) { v += din[at]; }
+    din[at] = v;
+}
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+    let t = tiles[wid.y];
+    // Below expert0 the difference wraps to a huge number.
+    if (t.z == 0 || t.x - args.expert0 >= args.n_expert) { return; }
+    tile = t;
+    let at = vec2(wid.x, 0);
+    let place = tile_in_tok(id, at);
+    rows = vec4(row_of(place), row_of(place + 1), row_of(place + 2), row_of(place + 3));
+    tile_store(id, at, tile_sum(id, at, 0, args.n_row));
+}

@@ -1,0 +1,59 @@
+// include: tile tile_rows tile_store
+// formats: A
+// moe_matmul: every selection of moe_lists by its expert's matrix:
+//   out[i, r] = scales[scale0 + e] * A_e[row0 + r] . x[i / n_share], r < n_row,
+//   for selection i, of expert e. x [.., n_col]: n_share selections share a row (those of a token).
+//   out [n_pick, n_row]; row r of expert e is row (e - expert0) * expert_rows + r of wA; only
+//   experts expert0 .. + n_expert - 1 are in this binding, the others' tiles are left alone.
+// Grid: x = ceil(n_row / 64), y = tiles; see lib/tile, to which places are tokens. f32.
+// CPU twin: ref_matmul().
+
+struct Args {
+    n_row: u32, n_col: u32, row0: u32, expert_rows: u32,
+    expert0: u32, n_expert: u32, scale0: u32, n_share: u32
+}
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<storage, read> order: array<u32>;
+@group(0) @binding(2) var<storage, read> tiles: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> scales: array<f32>;
+@group(0) @binding(4) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> wA: array<WA>;
+@group(0) @binding(6) var<storage, read_write> out: array<f32>;
+
+var<private> tile: vec4<u32>;
+var<private> rows: vec4<u32>; // where the thread's places begin in x
+
+// The row of x for a place of the tile; repeats the last place beyond the end.
+fn row_of(place: u32) -> u32 {
+    return order[tile.y + min(place, tile.z - 1)] / args.n_share * (args.n_col / 4);
+}
+
+fn load_in(place: u32, k: u32) -> mat4x4<f32> {
+    if (k >= args.n_col) { return mat4x4<f32>(); }
+    let at = rows + k / 4;
+    return mat4x4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
+}
+
+fn load_w(row: u32, k: u32) -> mat4x4<f32> {
+    if (k >= args.n_col) { return mat4x4<f32>(); }
+    let at = (tile.x - args.expert0) * args.expert_rows + args.row0 + min(row, args.n_row - 1);
+    return get16A(at * (args.n_col / 16) + k / 16);
+}
+
+fn store(place: u32, row: u32, value: f32) {
+    if (place < tile.z && row < args.n_row) {
+        out[order[tile.y + place] * args.n_row + row] = value * scales[args.scale0 + tile.x];
+    }
+}
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+    let t = tiles[wid.y];
+    // Below expert0 the difference wraps to a huge number.
+    if (t.z == 0 || t.x - args.expert0 >= args.n_expert) { return; }
+    tile = t;
+    let at = vec2(wid.x, 0);
+    let place = tile_in_tok(id, at);
+    rows = vec4(row_of(place), row_of(place + 1), row_of(place + 2), row_of(place + 3));
+    tile_store(id, at, tile_sum(id, at, 0, args.n_col));
+}
