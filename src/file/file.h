@@ -30,6 +30,12 @@ bool source_read(source *s, uint64_t offset, void *dst, size_t n, carat_error *e
 void source_close(source *s); /* NULL is fine */
 /* Writes a whole file beside `path`, then renames it over. */
 bool file_write(const char *path, const void *data, size_t n, carat_error *err);
+typedef struct file_part {
+    const void *data;
+    size_t n;
+} file_part;
+/* The same of parts [n] that follow each other. */
+bool file_write_parts(const char *path, const file_part *parts, size_t n, carat_error *err);
 
 /* ---- quant.c ---- */
 

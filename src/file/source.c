@@ -99,7 +99,9 @@ void source_close(source *s) {
 
 /* ---- writing ------------------------------------------------------------------------------ */
 
-static bool write_all(int fd, const char *data, size_t n) {
+static bool write_all(int fd, const file_part *part) {
+    const char *data = part->data;
+    size_t n = part->n;
     while (n > 0) {
         ssize_t put = write(fd, data, n < CALL_MAX ? n : CALL_MAX);
         if (put < 0 && errno == EINTR) continue;
@@ -121,7 +123,7 @@ static void sync_directory(char *path) {
     close(fd);
 }
 
-bool file_write(const char *path, const void *data, size_t n, carat_error *err) {
+bool file_write_parts(const char *path, const file_part *parts, size_t n, carat_error *err) {
     buf beside = {0};
     buf_printf(&beside, "%s.part-%ld", path, (long)getpid());
     if (beside.failed) {
@@ -132,7 +134,8 @@ bool file_write(const char *path, const void *data, size_t n, carat_error *err) 
     int fd = open(beside.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     bool ok = fd >= 0 || fail_errno(err, path, "write");
     if (ok) {
-        ok = (write_all(fd, data, n) && fsync(fd) == 0) || fail_errno(err, path, "write");
+        for (size_t i = 0; ok && i < n; i++) ok = write_all(fd, &parts[i]);
+        ok = (ok && fsync(fd) == 0) || fail_errno(err, path, "write");
         if (close(fd) != 0 && ok) ok = fail_errno(err, path, "write");
         if (ok && rename(beside.data, path) != 0) ok = fail_errno(err, path, "replace");
         if (!ok) unlink(beside.data);
@@ -140,4 +143,8 @@ bool file_write(const char *path, const void *data, size_t n, carat_error *err) 
     if (ok) sync_directory(beside.data);
     buf_free(&beside);
     return ok;
+}
+
+bool file_write(const char *path, const void *data, size_t n, carat_error *err) {
+    return file_write_parts(path, &(file_part){data, n}, 1, err);
 }

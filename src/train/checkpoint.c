@@ -87,8 +87,9 @@ static void put_tensor(buf *b, const char *name, uint64_t i, uint64_t n) {
 
 bool checkpoint_write(const char *path, const trainer *t, const lora *adapter, const adamw *moments,
                       carat_error *err) {
-    buf header = {0}, file = {0};
+    buf header = {0};
     field fields[N_FIELD];
+    unsigned char length[8];
     fields_of(t, adapter, fields);
     buf_puts(&header, "{\"__metadata__\":{");
     for (size_t i = 0; i < N_FIELD; i++)
@@ -100,16 +101,16 @@ bool checkpoint_write(const char *path, const trainer *t, const lora *adapter, c
     put_tensor(&header, "v", 2, adapter->n_value);
     buf_puts(&header, "}");
     while (header.len % 8 && !header.failed) buf_puts(&header, " ");
-    for (int i = 0; i < 8; i++) buf_put(&file, &(char){(char)((uint64_t)header.len >> 8 * i)}, 1);
-    buf_put(&file, header.data, header.len);
+    for (int i = 0; i < 8; i++) length[i] = (unsigned char)((uint64_t)header.len >> 8 * i);
     const size_t bytes = (size_t)adapter->n_value * sizeof(float);
-    buf_put(&file, adapter->values, bytes);
-    buf_put(&file, moments->m, bytes);
-    buf_put(&file, moments->v, bytes);
-    const bool ok = header.failed || file.failed ? fail_memory(err, file.len, "a checkpoint")
-                                                 : file_write(path, file.data, file.len, err);
+    const file_part parts[] = {{length, sizeof length},
+                               {header.data, header.len},
+                               {adapter->values, bytes},
+                               {moments->m, bytes},
+                               {moments->v, bytes}};
+    const bool ok = header.failed ? fail_memory(err, header.len, "a checkpoint")
+                                  : file_write_parts(path, parts, COUNT(parts), err);
     buf_free(&header);
-    buf_free(&file);
     return ok;
 }
 
