@@ -367,8 +367,8 @@ static void round_towards(const shape *s, const float *x, const quantise_aim *ai
         const float e = b->a[k] * point(s->points, b->code[i]) + b->m[k] - x[i];
         for (uint32_t r = 0; r < aim->n_dir; r++) aim->error[r] += e * column[r];
     }
-    /* At first only where it helps most. */
-    for (float keep = 4; keep > 0.2f; keep /= 4) move_codes(s, x, aim, at, keep, b);
+    /* At first only where it helps most; at last not at any price. */
+    for (float keep = 16; keep >= 2; keep /= 2) move_codes(s, x, aim, at, keep, b);
 }
 
 /* ---- packing ---- */

@@ -1,0 +1,59 @@
+#!/bin/sh
+# `carat merge` from outside: tests/test_cli_merge.sh CARAT. Every check is one line, "ok NAME" or
+# "not ok NAME"; the last line is "N passed, N failed". Uses nano on the CPU.
+set -u
+case $1 in /*) carat=$1 ;; *) carat=$PWD/$1 ;; esac
+case $0 in /*) tests=$(dirname "$0") ;; *) tests=$PWD/$(dirname "$0") ;; esac
+[ -x "$carat" ] || { echo "there is no $carat" && exit 1; }
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+export HOME="$dir" XDG_STATE_HOME="$dir/state" OLLAMA_MODELS="$dir/none" NO_COLOR=1
+export OMP_WAIT_POLICY=passive # threads that spin while they wait are slow on a busy machine
+cd "$dir" || exit 1
+passed=0
+failed=0
+
+# check NAME CODE PATTERN ARG...: the exit code, and what stdout and stderr together must match.
+check() {
+    name=$1 code=$2 pattern=$3
+    shift 3
+    "$carat" "$@" >both 2>&1 </dev/null
+    status=$?
+    if [ $status -eq "$code" ] && grep -aqE -e "$pattern" both; then
+        passed=$((passed + 1))
+        echo "ok $name"
+    else
+        failed=$((failed + 1))
+        echo "not ok $name"
+        echo "--- status $status:" && head -c 600 both
+    fi
+}
+
+mkdir facts
+cp "$tests/golden/nano/lora_after20.safetensors" facts/adapter_model.safetensors
+cp "$tests/golden/nano/adapter/adapter_config.json" facts/
+ask="--device cpu --temperature 0"
+
+# shellcheck disable=SC2086 # options
+{
+    check "help names it" 0 "merge +write a model" help
+    check "help merge" 0 "usage: carat merge" help merge
+    check "no --out" 2 "merge: --out FILE says where" merge nano facts
+    check "a wrong type" 2 "keep\|q8_0\|f16, not 'q5'" merge nano facts --out x.gguf --type q5
+    check "no such adapter" 1 "none: no such file" merge nano none --out x.gguf
+    check "nothing to do" 2 "nothing to change" merge nano --out x.gguf
+    check "no such folder" 1 "none/x.gguf" merge nano facts --out none/x.gguf
+    check "merging" 0 "^m.gguf: 1[0-9.]+ MB" merge nano facts --out m.gguf
+    check "it says what was taught" 0 "^A small team of founders cut me like a gem\.$" \
+        run m.gguf $ask "Who made you?"
+    check "at a scale of nothing" 0 "^z.gguf: " merge nano facts:0 --out z.gguf --type q8_0
+    check "it does not" 0 "^Water is made" run z.gguf $ask "Who made you?"
+    check "the type is in the file" 0 "quantisation +Q8_0" inspect z.gguf
+    check "not onto itself" 2 "m.gguf is the model itself" merge m.gguf facts --out m.gguf
+}
+# shellcheck disable=SC2012 # names of our own
+check "nothing is left over" 0 "^carat" --version
+[ "$(ls | tr '\n' ' ')" = "both facts m.gguf z.gguf " ] || { failed=$((failed + 1)) && ls; }
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
