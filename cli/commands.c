@@ -188,7 +188,7 @@ static void command_help(chat *c, const char *arg);
 
 enum { NO_ARG, MAY_ARG, NEEDS_ARG };
 
-static void command_adapter(chat *c, const char *arg) {
+static void command_use_adapter(chat *c, const char *arg) {
     carat_error err = {0};
     const text_list list = {{arg}, strcmp(arg, "off") != 0};
     if (runtime_adapt(c->runtime.engine, &list, &err))
@@ -209,7 +209,7 @@ static const struct slash {
     {"/tools", "FILE", "functions the model may call; off: none; alone: show them", MAY_ARG,
      command_tools},
     {"/adapter", "FILE[:SCALE]", "LoRA adapter to add, in place of others; off: none", NEEDS_ARG,
-     command_adapter},
+     command_use_adapter},
     {"/image", "FILE", "attach a picture to the next message; off: none", NEEDS_ARG, command_image},
     {"/audio", "FILE", "attach a sound to the next message; off: none", NEEDS_ARG, command_audio},
     {"/retry", "", "answer the last message again", NO_ARG, command_retry},

@@ -9,8 +9,9 @@
 #include <string.h>
 
 static const command *const commands[] = {
-    &command_run,  &command_chat,  &command_tokenize, &command_eval,  &command_inspect,
-    &command_list, &command_bench, &command_serve,    &command_train, &command_merge,
+    &command_run,     &command_chat,  &command_tokenize, &command_eval,
+    &command_inspect, &command_list,  &command_bench,    &command_serve,
+    &command_train,   &command_merge, &command_adapter,
 };
 
 static const command *find_command(const char *name) {

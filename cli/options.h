@@ -55,6 +55,8 @@ typedef struct settings {
     double clip, memory; /* GB */
     uint32_t save_every;
     bool report, resume;
+    /* adapter */
+    const char *model;
     /* serve */
     const char *host, *app, *preload;
     uint32_t port, idle, waiting;
@@ -114,7 +116,7 @@ typedef struct command {
 } command;
 
 extern const command command_run, command_chat, command_tokenize, command_eval, command_inspect,
-    command_list, command_bench, command_serve, command_merge, command_train;
+    command_list, command_bench, command_serve, command_merge, command_train, command_adapter;
 
 /* Reads argv [argc] (without the program and the command) into *s; the words that are no options
  * are moved to the front of argv, their number to *n_args. False: printed what is wrong. */
