@@ -342,7 +342,8 @@ static bool convert(merge *g, size_t *n_byte, carat_error *err) {
     const size_t in = row_bytes(w->type, w->n_col), out = row_bytes(it->type, w->n_col);
     const uint64_t left = (uint64_t)w->n_row * w->n_expert - g->row, most = rows_at_once(w);
     const uint64_t n = left < most ? left : most;
-    bool ok = source_read(it->from->src, it->from->offset + g->row * in, g->in, n * in, err);
+    bool ok =
+        source_read(it->from->src, it->from->offset + g->row * in, g->in, (size_t)n * in, err);
     if (!ok) return false;
     if (!g->row) aim_at(g);
 #pragma omp parallel for schedule(static)
@@ -355,7 +356,7 @@ static bool convert(merge *g, size_t *n_byte, carat_error *err) {
         ok = fail(err, e.code, "%s", e.message);
     }
     g->row += n;
-    *n_byte = n * out;
+    *n_byte = (size_t)n * out;
     return ok;
 }
 
