@@ -286,7 +286,8 @@ async function datasetOf(data) {
         wrong("train: data is text, a file or a list of rows");
     const file = data instanceof Blob ? data : new Blob([/** @type {string} */ (data)]);
     const name = file instanceof File ? file.name : "data";
-    if (/\.(jsonl|json|csv)$/i.test(name)) return /** @type {File} */ (file);
+    if (/\.(jsonl|json|csv)$/i.test(name))
+        return new File([file], name.replace(/\.\w+$/, (end) => end.toLowerCase()));
     if (/\bcsv\b/.test(file.type)) return new File([file], `${name}.csv`);
     const start = (await file.slice(0, 1000).text()).trimStart();
     return new File([file], `${name}.${start.startsWith("[") ? "json" : "jsonl"}`);

@@ -171,7 +171,7 @@ export async function train(shop, request, call) {
     if (current && !current.over)
         throw new CaratError("argument", "train: another run is under way; stop that first");
     const run = new Run(shop, request, call);
-    await shop.line.wait(call.signal, async () => {
+    await shop.line.wait(never, async () => {
         if (current && !current.over)
             throw new CaratError("argument", "train: another run is under way; stop that first");
         current = run;

@@ -70,8 +70,9 @@ export class Training extends Parts {
         }
     }
 
-    close() {
+    async close() {
         this.stop();
-        return this.#call("closeTraining");
+        const begun = await this.#id.then(() => true, () => false);
+        if (begun) await this.#call("closeTraining");
     }
 }
