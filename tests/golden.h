@@ -122,7 +122,7 @@ static inline void golden_check(golden *g, const char *name, const distance *d) 
     g->n_compared++;
     if (g->worst_name[0] && error <= g->worst) return;
     g->worst = error;
-    snprintf(g->worst_name, sizeof g->worst_name, "%s", name);
+    snprintf(g->worst_name, sizeof g->worst_name, "%.63s", name);
 }
 
 static inline int32_t best(const float *logits, uint32_t n) {

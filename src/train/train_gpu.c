@@ -144,7 +144,7 @@ static bool take_step(train_gpu *t, double norm, carat_error *err) {
     return kernel_end(t->steps, err);
 }
 
-bool train_gpu_advance(train_gpu *t, bool *busy, train_event *event, carat_error *err) {
+static bool advance(train_gpu *t, bool *busy, train_event *event, carat_error *err) {
     *busy = false;
     if (t->stage == STAGE_IDLE) {
         trainer_next(t->plan, &t->work);
@@ -159,12 +159,18 @@ bool train_gpu_advance(train_gpu *t, bool *busy, train_event *event, carat_error
            (!step || take_step(t, norm, err));
 }
 
+bool train_gpu_advance(train_gpu *t, bool *busy, train_event *event, carat_error *err) {
+    const bool ok = advance(t, busy, event, err);
+    if (!ok) t->stage = STAGE_IDLE; /* the batch is given up */
+    return ok;
+}
+
 bool train_gpu_fetch(train_gpu *t, bool *busy, carat_error *err) {
     assert(t->stage == STAGE_IDLE);
     return adapter_gpu_fetch(t->adapter, busy, err);
 }
 
-bool train_gpu_has_effect(train_gpu *t, bool *busy, bool *effect, carat_error *err) {
+static bool compare(train_gpu *t, bool *busy, bool *effect, carat_error *err) {
     if (t->stage == STAGE_IDLE) {
         trainer_first(t->plan, &t->work.batch);
         const back_run run = {.batch = &t->work.batch, .bare = t->n_effect == 1};
@@ -178,4 +184,13 @@ bool train_gpu_has_effect(train_gpu *t, bool *busy, bool *effect, carat_error *e
     t->effect_loss = loss;
     t->n_effect = (t->n_effect + 1) % 2;
     return true;
+}
+
+bool train_gpu_has_effect(train_gpu *t, bool *busy, bool *effect, carat_error *err) {
+    const bool ok = compare(t, busy, effect, err);
+    if (!ok) {
+        t->stage = STAGE_IDLE;
+        t->n_effect = 0;
+    }
+    return ok;
 }
