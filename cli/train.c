@@ -76,7 +76,7 @@ static const option rate_options[] = {
     OPTION("steps", 0, U32, train.n_step, "N", "end after N steps; default: as the epochs have",
            .min = 1, .max = 1 << 30),
     OPTION("learning-rate", 0, F64, train.learning_rate, "X",
-           "how far a step goes; default: 0.0002", .min = 1e-12, .max = 1e6),
+           "how far a step goes; default: 0.0002", .min = 1e-12, .max = 1e30),
     OPTION("schedule", 0, CHOICE, schedule, "cosine|linear|constant",
            "how the rate falls towards the end; default: cosine"),
     OPTION("warmup", 0, U32, train.n_warmup, "N", "steps in which the rate rises; default: 0",
