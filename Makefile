@@ -143,7 +143,7 @@ programs: $(TESTS) all build/synth
 
 # Those that are quick under a sanitizer: no shaders, no whole forward passes.
 SLOW := $(addprefix $(O)/,test_gpu test_text_gpu test_lora_gpu test_tiles test_kernels% \
-    test_golden% test_media_api test_grad test_train test_facts)
+    test_golden% test_media_api test_grad test_train test_facts test_merge)
 test-fast: $(TESTS) all vocabulary
 	TEST_GPU=none tests/run.sh $(O)/carat $(filter-out $(SLOW),$(TESTS))
 
@@ -168,7 +168,8 @@ APP_REST := $(filter-out $(APP_ROOT) web/app/sw.js,$(shell find web/app -type f 
 WEB_COPY := $(patsubst web/%,$(W)/carat/%,$(wildcard web/*.js web/*.d.ts web/package.json)) \
             $(W)/carat/LICENSE $(APP_ROOT:web/app/%=$(W)/%) $(APP_REST:web/app/%=$(W)/app/%) \
             $(patsubst web/%,$(W)/%,$(wildcard web/bench/*)) \
-            $(W)/vendor/marked.esm.js $(W)/vendor/purify.es.mjs $(W)/models/nano.gguf
+            $(W)/vendor/marked.esm.js $(W)/vendor/purify.es.mjs $(W)/vendor/uPlot.esm.js \
+            $(W)/vendor/uPlot.min.css $(W)/models/nano.gguf
 
 web: $(if $(wildcard web/app/sw.js),$(W)/sw.js,$(WEB_COPY)) $(W)/carat/carat.wasm
 
@@ -185,6 +186,7 @@ $(W)/app/%: web/app/% $(GEN)/web ; $(copy)
 $(W)/bench/%: web/bench/% $(GEN)/web ; $(copy)
 $(W)/vendor/marked.esm.js: node_modules/marked/lib/marked.esm.js $(GEN)/web ; $(copy)
 $(W)/vendor/purify.es.mjs: node_modules/dompurify/dist/purify.es.mjs $(GEN)/web ; $(copy)
+$(W)/vendor/uPlot%: node_modules/uplot/dist/uPlot% $(GEN)/web ; $(copy)
 $(W)/models/%: models/% $(GEN)/web ; mkdir -p $(@D) && rm -f $@ && ln $< $@ || cp $< $@
 $(APP_ROOT:web/app/%=$(W)/%): $(W)/%: web/app/% $(GEN)/web ; $(copy)
 

@@ -60,13 +60,17 @@ async function namedFiles({url, files, bytes, headers = {}}, signal) {
 
 /* ---- opening ---- */
 
+/** @param {any} described in the core's words @returns {import("./carat.js").AdapterInfo} */
+export function infoOf({first_layer: firstLayer, n_layer: layers, ...described}) {
+    const {rank, alpha, rslora, targets, parameters} = described;
+    return {rank, alpha, rslora, targets, firstLayer, layers, parameters};
+}
+
 /** @param {Host} host @param {number} adapter the engine's */
 export function keep({engine}, adapter) {
     const id = ++last;
     open.set(id, adapter);
-    const {first_layer: firstLayer, n_layer: layers, rank, alpha, rslora, targets, parameters} =
-        engine.describeAdapter(adapter);
-    return {id, info: {rank, alpha, rslora, targets, firstLayer, layers, parameters}};
+    return {id, info: infoOf(engine.describeAdapter(adapter))};
 }
 
 /** @param {Host} host @param {Named[]} list */

@@ -98,7 +98,7 @@ const trainRules = {data: is.some, name: is.text, adapter: is.object, targets: i
     clip: is.amount, schedule: is.schedule, warmup: is.count, epochs: is.positive,
     steps: is.positive, batchTokens: is.positive, accumulate: is.positive, evalEvery: is.positive,
     patience: is.positive, seed: is.count, memory: is.positive, checkpoint: is.text,
-    checkpointEvery: is.positive, resume: is.flag, signal: is.signal, onProgress: is.call};
+    checkpointEvery: is.positive, resume: is.flag, paused: is.flag, signal: is.signal, onProgress: is.call};
 /** @type {Record<string, Rule>} */
 const adapterRules = {name: is.text, headers: is.headers, signal: is.signal};
 
@@ -298,10 +298,10 @@ async function datasetOf(data) {
 export function trainRequest(options) {
     check("train", options, trainRules);
     const {data, targets, clip, badRows, longSamples, checkpoint = null, checkpointEvery = 100,
-        resume = false, name, adapter, signal, onProgress, ...rest} = options;
+        resume = false, paused = false, name, adapter, signal, onProgress, ...rest} = options;
     if (resume && checkpoint === null)
         wrong("train: resume needs the name of a checkpoint");
-    return async () => ({data: await datasetOf(data), checkpoint, checkpointEvery, resume,
+    return async () => ({data: await datasetOf(data), checkpoint, checkpointEvery, resume, paused,
         options: {...rest, targets: targets?.join(" "), clip: clip === 0 ? -1 : clip,
             stopAtBad: badRows === "fail", dropLong: longSamples === "drop"}});
 }

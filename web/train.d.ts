@@ -115,6 +115,8 @@ export interface TrainOptions {
     checkpointEvery?: number;
     /** Goes on from that checkpoint, bit for bit: model, data and options have to be the same. */
     resume?: boolean;
+    /** Rests once it has reported, until resume(). */
+    paused?: boolean;
 
     /** stops the run */
     signal?: AbortSignal;
@@ -124,9 +126,29 @@ export interface TrainOptions {
 
 /** What will be done. */
 export interface TrainReport {
+    model: string;
+    data: string;
+    /** of the data; how many of them cannot be read, and what is wrong with the first of these */
+    rows: number;
+    bad: number;
+    firstBad?: string;
+    /** samples that were too long, and rows in which nothing would be learned */
+    cut: number;
+    dropped: number;
+    nothingLearned: number;
     samples: number;
+    trainSamples: number;
+    evalSamples: number;
+    tokens: number;
+    learnedTokens: number;
+    lengths: {shortest: number; median: number; longest: number};
     steps: number;
-    [key: string]: unknown;
+    epochs: number;
+    batchTokens: number;
+    accumulate: number;
+    adapter: AdapterInfo;
+    /** bytes: of the weights, and for the run beside them (an estimate) */
+    memory: {weights: number; run: number};
 }
 
 export type TrainPart =

@@ -6,7 +6,7 @@
  * host, and the calls below are for that moment.
  *
  * Flow: worker.js before; engine.js computes, run.js drives, kept.js stores. */
-import {adapterFolder, keep} from "./adapters.js";
+import {adapterFolder, infoOf, keep} from "./adapters.js";
 import {CaratError} from "./errors.js";
 import {checkpoints} from "./kept.js";
 import {openBlob} from "./source.js";
@@ -20,7 +20,7 @@ import {openBlob} from "./source.js";
 /** @typedef {{line: import("./run.js").Line, host: Host, drive: (job: Job,
  *     call: {signal: AbortSignal}, onEvent: (event: Event) => void) => Promise<unknown>}} Shop */
 /** @typedef {{data: File, adapter: number | null, options: object, checkpoint: string | null,
- *     checkpointEvery: number, resume: boolean}} Request as training.js posts it */
+ *     checkpointEvery: number, resume: boolean, paused: boolean}} Request as carat.js posts it */
 
 const never = new AbortController().signal;
 
@@ -42,6 +42,7 @@ class Run {
         this.#shop = shop;
         this.#request = request;
         this.#call = call;
+        this.#paused = request.paused;
         call.signal.addEventListener("abort", () => {
             this.#wake();
             this.yield();
@@ -159,11 +160,11 @@ class Run {
     }
 }
 
-/** @param {Record<string, any>} report in the core's words
- * @returns {import("./carat.js").TrainReport} */
-function reportOf(report) {
-    return /** @type {any} */ (Object.fromEntries(Object.entries(report).map(([key, value]) =>
-        [key.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value])));
+/** @param {any} report in the core's words @returns {import("./carat.js").TrainReport} */
+function reportOf({adapter, ...report}) {
+    const ours = Object.entries(report).map(([key, value]) =>
+        [key.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]);
+    return {...Object.fromEntries(ours), adapter: infoOf(adapter)};
 }
 
 /** @param {Shop} shop @param {Request} request @param {Call} call */
@@ -171,18 +172,9 @@ export async function train(shop, request, call) {
     if (current && !current.over)
         throw new CaratError("argument", "train: another run is under way; stop that first");
     const run = new Run(shop, request, call);
-    await shop.line.wait(never, async () => {
-        if (current && !current.over)
-            throw new CaratError("argument", "train: another run is under way; stop that first");
-        current = run;
-        try {
-            await run.begin();
-        } catch (error) {
-            current = null;
-            throw error;
-        }
-    });
+    current = run;
     try {
+        await shop.line.wait(never, () => run.begin());
         await run.run();
     } finally {
         run.over = true;

@@ -2,6 +2,7 @@
 //
 //     settings.js, history.js -> chat.js -> view/*        what is kept, what happens, what is seen
 //     nano.js, downloads.js -> model.js -> chat.js        where models come from, who answers
+//     adapters.js -> tune.js                              what it was taught, teaching it
 // @ts-check
 
 import {chat} from "./chat.js";
@@ -10,16 +11,21 @@ import {downloads} from "./downloads.js";
 import {deviceName, model} from "./model.js";
 import {settings} from "./settings.js";
 import {registerServiceWorker} from "./sw-register.js";
+import {tune} from "./tune.js";
+import {startAdapters} from "./view/adapters.js";
 import {startBar} from "./view/bar.js";
 import {ask, focusComposer, startComposer} from "./view/composer.js";
 import {openModels, startModels} from "./view/models.js";
 import {notice} from "./view/notices.js";
 import {openSettings, startSettings} from "./view/settings.js";
 import {setDrawer, startSidebar} from "./view/sidebar.js";
+import {showTab, startTabs} from "./view/tabs.js";
 import {startThread} from "./view/thread.js";
+import {startTune} from "./view/tune.js";
 
 function startNew() {
     chat.startNew();
+    showTab("chat");
     setDrawer(false);
     focusComposer();
 }
@@ -65,12 +71,15 @@ async function start() {
     startSidebar(startNew);
     startModels();
     startSettings();
+    startAdapters();
+    startTune();
+    startTabs();
     byId("open-models").addEventListener("click", openModels);
     byId("open-settings").addEventListener("click", openSettings);
     byId("theme").addEventListener("click", switchTheme);
     addEventListener("keydown", key);
     addEventListener("beforeunload", (e) => {
-        if (downloads.running()) e.preventDefault();
+        if (downloads.running() || tune.running) e.preventDefault();
     });
     model.addEventListener("notice", (/** @type {any} */ e) => notice(e.detail.text, e.detail));
     model.addEventListener("change", explainDevice);
