@@ -93,16 +93,19 @@ static int n_files(void) {
 typedef struct base {
     carat_device *dev;
     carat_engine *eng;
+    carat_adapter *adapters[4];
+    size_t n_adapter;
 } base;
 
 static base open_base(const char *path) {
-    base b;
+    base b = {0};
     REQUIRE(b.dev = carat_device_open("cpu", &err));
     REQUIRE(b.eng = carat_engine_open(&(carat_engine_desc){.path = path}, b.dev, &err));
     return b;
 }
 
 static void close_base(base *b) {
+    for (size_t i = 0; i < b->n_adapter; i++) carat_adapter_close(b->adapters[i]);
     carat_engine_close(b->eng);
     carat_device_close(b->dev);
 }
@@ -110,6 +113,8 @@ static void close_base(base *b) {
 static carat_adapter_use use_of(base *b, const char *path, float scale) {
     carat_adapter_use use = {carat_adapter_open(b->eng, path, &err), scale};
     if (!use.adapter) fail_msg("%s", err.message);
+    assert_true(b->n_adapter < COUNT(b->adapters));
+    b->adapters[b->n_adapter++] = use.adapter;
     return use;
 }
 
@@ -270,7 +275,6 @@ static void embedding_and_head(void **state) {
         assert_true(same_bytes(is, embed) == !(parts & 1));
         assert_true(same_bytes(head, embed) == !(parts & 2));
         gguf_close((gguf *)g);
-        carat_adapter_close(use.adapter);
     }
     close_base(&b);
 }

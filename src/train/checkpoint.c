@@ -8,6 +8,7 @@
 #include "train/train.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,7 +131,12 @@ static bool read_values(const safetensors *s, const char *name, uint64_t n, floa
     if (!t || strcmp(t->dtype, "F32") != 0 || t->n_dims != 1 || t->ne[0] != n)
         return fail(err, CARAT_E_FORMAT, "checkpoint: %s: %s is missing or of another size",
                     s->src->name, name);
-    return safetensors_read_f32(s, t, out, err);
+    if (!safetensors_read_f32(s, t, out, err)) return false;
+    for (uint64_t i = 0; i < n; i++)
+        if (!isfinite(out[i]))
+            return fail(err, CARAT_E_FORMAT, "checkpoint: %s: %s holds values that are not finite",
+                        s->src->name, name);
+    return true;
 }
 
 static bool damaged(const safetensors *s, carat_error *err) {
@@ -148,6 +154,8 @@ static bool read_state(const safetensors *s, const trainer *t, const lora *l, tr
         return fail(err, CARAT_E_ARGUMENT,
                     "checkpoint: %s is of a run with another model, data, adapter or options",
                     s->src->name);
+    for (size_t i = 1; i < 5; i++) /* numbers of 32 bits */
+        if (f[i].value > UINT32_MAX) return damaged(s, err);
     *out = (train_state){.step = (uint32_t)f[1].value,
                          .epoch = (uint32_t)f[2].value,
                          .at = (uint32_t)f[3].value,
