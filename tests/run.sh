@@ -3,6 +3,8 @@
 # A TEST is a cmocka program, a script (test_*.sh, which gets the carat program as $1 and ends
 # with "N passed, N failed") or a file of node's tests (*.test.mjs, which find the program in
 # $CARAT). A test that crashes or runs longer than TEST_TIMEOUT seconds (600) counts as failed.
+# Up to TEST_JOBS (1) programs run at a time; scripts and node's tests, in which processes wait for
+# each other, run alone. Reports come as tests end.
 # GPU tests run on SwiftShader, a GPU in software, when Chromium has brought it; with TEST_GPU=real
 # on whatever the machine has, with TEST_GPU=none not at all. The last line is
 # "N passed, N failed[, N skipped]".
@@ -25,16 +27,24 @@ if [ "${TEST_GPU:-}" != none ]; then
     mkdir -p build/kernels
     export KT_RECORD="$PWD/build/kernels"
 fi
+# SwiftShader allocates a lot while it compiles: a tenth less work when freed memory is kept.
+keep=glibc.malloc.mmap_threshold=1000000000:glibc.malloc.trim_threshold=1000000000
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-$keep:glibc.malloc.top_pad=67108864}"
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # threads that spin slow each other down
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}"
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}"
 export LSAN_OPTIONS="${LSAN_OPTIONS:-suppressions=tests/lsan.supp:print_suppressions=0}"
 
-log=$(mktemp) || exit 1
-trap 'rm -f "$log"' EXIT
+jobs=${TEST_JOBS:-1}
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 1' INT TERM
+mkfifo "$dir/done" && exec 3<>"$dir/done" || exit 1 # the numbers of the tests that have ended
 passed=0
 failed=0
 skipped=0
+started=0
+running=0
 
 # Sums the numbers of the lines in the log that match $1.
 sum() {
@@ -52,8 +62,10 @@ failures() {
         awk '/^ok / { passed = 1 } !passed { print } /^  \.\.\.$/ { passed = 0 }'
 }
 
-for test in "$@"; do
-    start=$(date +%s%N)
+# run_test TEST LOG: runs it, sets status and the numbers p f s.
+run_test() {
+    test=$1
+    log=$2
     case $test in
     *.sh)
         timeout -k 5 "${TEST_TIMEOUT:-600}" "$test" "$carat" >"$log" 2>&1
@@ -78,6 +90,12 @@ for test in "$@"; do
         s=$(sum '^\[  SKIPPED \] [0-9]+ test')
         ;;
     esac
+}
+
+# report TEST LOG: runs it and prints what is to be shown; the numbers go to LOG.count.
+report() {
+    start=$(date +%s%N)
+    run_test "$@"
     ms=$((($(date +%s%N) - start) / 1000000))
     note=
     at=$(grep -a -e '^\[ RUN ' -e '^# Subtest: ' "$log" | tail -n 1 | sed 's/^.*[]:] */ in /')
@@ -95,8 +113,33 @@ for test in "$@"; do
     printf '  %d.%02d s%s\n' $((ms / 1000)) $((ms % 1000 / 10)) "$note"
     [ "$s" -gt 0 ] && grep -a -i 'skip' "$log" | grep -aiv -e 'test(s)' -e '^# ' |
         sed 's/^ok .*# SKIP //; s/^/    /' | awk '!seen[$0]++' | head -n 20
+    echo "$p $f $s" >"$log.count"
+}
+
+start_test() {
+    started=$((started + 1))
+    running=$((running + 1))
+    {
+        report "$1" "$dir/$started" >"$dir/$started.report" 3>&-
+        echo $started >&3
+    } &
+}
+
+# Waits until a test ends, shows its report and adds its numbers.
+collect_test() {
+    read -r ended <&3
+    running=$((running - 1))
+    cat "$dir/$ended.report"
+    read -r p f s <"$dir/$ended.count"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+for test in "$@"; do
+    case $test in *.sh | *.mjs) most=1 ;; *) most=$jobs ;; esac
+    while [ $running -ge $most ]; do collect_test; done
+    start_test "$test"
 done
+while [ $running -gt 0 ]; do collect_test; done
 if [ $skipped -gt 0 ]; then
     echo "$passed passed, $failed failed, $skipped skipped"
 else
