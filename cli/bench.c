@@ -1,10 +1,12 @@
 /* bench: how fast a model runs here. Prompts of several lengths, generation at several depths of
- * context, encoders, loading, memory, and all beside the bandwidth that this device really has.
+ * context, encoders, learning, loading, memory, and all beside the bandwidth that this device
+ * really has.
  *
  * The tokens are pseudo-random and always the same, and sampling is greedy: so the hash of all
  * logits repeats on one device.
  *
- * Flow: main.c and runtime.c before; bench_encoders.c measures pictures and sounds. */
+ * Flow: main.c and runtime.c before; bench_encoders.c measures pictures and sounds,
+ * bench_train.c learning. */
 #include "bench.h"
 
 #include <math.h>
@@ -26,6 +28,17 @@ static const option bench_options[] = {
            .min = 1, .max = MAX_REPS),
     OPTION("encoders", 0, FLAG, encoders, NULL,
            "also encode a picture of 768 x 768 pixels and 30 seconds of sound"),
+    OPTION("train", 0, FLAG, training, NULL, "also let an adapter on all seven matrices learn"),
+    OPTION("train-rank", 0, U32, train.rank, "N", "its rank; default: 16", .min = 1, .max = 1024),
+    OPTION("train-tokens", 0, U32, train_tokens, "N", "tokens of a step; default: 2048", .min = 2,
+           .max = 1 << 24),
+    OPTION("train-batch", 0, U32, train.batch_tokens, "N",
+           "tokens of a batch; with fewer than a step has, gradients are accumulated; default: "
+           "those of a step",
+           .min = 2, .max = 1 << 24),
+    OPTION("train-memory", 0, F64, memory, "GB",
+           "memory for it beside the weights: with less, more is computed again; default: 4.3",
+           .min = 1e-3, .max = 1e6),
     OPTION("json", 0, FLAG, json, NULL, "print one JSON object"),
     OPTION("csv", 0, TEXT, csv, "FILE",
            "also append a line for each test to a file; a new file gets a header"),
@@ -49,6 +62,7 @@ typedef struct bench {
     size_t n_test;
     encoder_test encoders[2];
     size_t n_encoder;
+    train_test train; /* where settings->training */
     uint32_t n_generate, reps, n_ctx;
     uint64_t hash; /* over the logits of all runs */
     double bandwidth;
@@ -93,6 +107,7 @@ static bool plan(bench *b, const char *model, carat_error *err) {
         t->skipped = needs(b, t) > r.info.n_ctx_train;
         if (!t->skipped) b->n_ctx = max_u32(b->n_ctx, needs(b, t));
     }
+    if (ok && s->training) ok = bench_train_plan(s, &b->train, err);
     if (ok && s->encoders) {
         b->n_ctx = max_u32(b->n_ctx, ENCODER_CONTEXT);
         if (!r.info.has_vision && !r.info.has_audio)
@@ -182,6 +197,8 @@ static bool run_tests(bench *b, const char *model, carat_error *err) {
         if (!b->tests[i].skipped && !run_test(b, &b->tests[i], err)) return false;
     if (b->settings->encoders &&
         !bench_encoders(&b->runtime, b->reps, b->encoders, &b->n_encoder, err))
+        return false;
+    if (b->settings->training && !bench_train(&b->runtime, b->settings, b->reps, &b->train, err))
         return false;
     /* Before the bandwidth kernel, which takes memory of its own. */
     b->host_bytes = host_peak_bytes();
@@ -281,9 +298,56 @@ static void print_encoders(const bench *b) {
     table_print(&t, stdout, true);
 }
 
+/* The longest prompt that was measured, to compare with; NULL: none. */
+static const test *longest_prompt(const bench *b) {
+    const test *longest = NULL;
+    for (size_t i = 0; i < b->n_test; i++) {
+        const test *t = &b->tests[i];
+        if (!t->generates && !t->skipped && (!longest || t->n > longest->n)) longest = t;
+    }
+    return longest;
+}
+
+static void print_train(const bench *b) {
+    static const char *const head[] = {"learning", "batch",         "tok/s",   "first ms",
+                                       "best ms",  "step ms",       "GFLOP/s", "again",
+                                       "it holds", "beside weights"};
+    const train_test *x = &b->train;
+    const test *prompt = longest_prompt(b);
+    char text[24];
+    table t = {.columns = prompt ? "lrrrrrrrrrr" : "lrrrrrrrrr"};
+    if (!b->settings->training) return;
+    putchar('\n');
+    for (size_t i = 0; i < COUNT(head); i++) table_cell(&t, "%s", head[i]);
+    if (prompt) table_cell(&t, "of pp%u", prompt->n);
+    table_cell(&t, "rank %u, %u tokens", x->rank, x->step_tokens);
+    table_cell(&t, "%u", x->batch_tokens);
+    table_cell(&t, "%.1f", x->rate);
+    table_cell(&t, "%.1f", 1e3 * x->first_s);
+    table_cell(&t, "%.1f", 1e3 * x->best_s);
+    table_cell(&t, "%.1f", 1e3 * x->median_s);
+    table_cell(&t, "%.1f", x->gflop / x->median_s);
+    table_cell(&t, "%u of %u", x->n_again, b->runtime.info.n_layer);
+    table_cell(&t, "%s", human_bytes(x->run_bytes, text));
+    table_cell(&t, "%s", x->beside_bytes ? human_bytes(x->beside_bytes, text) : "");
+    if (prompt) table_cell(&t, "%.1f %%", 100 * x->rate / prompt->rate);
+    table_print(&t, stdout, true);
+}
+
 static void put_json_string(buf *out, const char *name, const char *text) {
     buf_printf(out, "\"%s\":", name);
     json_write_string(out, text ? text : "", text ? strlen(text) : 0);
+}
+
+static void put_json_train(const train_test *t, buf *out) {
+    buf_printf(out,
+               ",\n\"train\":{\"test\":\"%s\",\"rank\":%u,\"step_tokens\":%u,\"batch_tokens\":%u,"
+               "\"tokens_per_s\":%.3f,\"first_ms\":%.3f,\"best_ms\":%.3f,\"median_ms\":%.3f,"
+               "\"gflop\":%.4f,\"gflop_per_s\":%.3f,\"layers_again\":%u,\"run_bytes\":%llu,"
+               "\"beside_weights\":%llu}",
+               t->name, t->rank, t->step_tokens, t->batch_tokens, t->rate, 1e3 * t->first_s,
+               1e3 * t->best_s, 1e3 * t->median_s, t->gflop, t->gflop / t->median_s, t->n_again,
+               (unsigned long long)t->run_bytes, (unsigned long long)t->beside_bytes);
 }
 
 static bool print_json(const bench *b, carat_error *err) {
@@ -324,7 +388,9 @@ static bool print_json(const bench *b, carat_error *err) {
                    i ? "," : "", t->name, t->n_soft, 1e3 * t->first_s, 1e3 * t->best_s,
                    1e3 * t->median_s, t->gflop, gflop_rate(t), 1e3 * t->prepare_s);
     }
-    buf_puts(&out, "]}");
+    buf_puts(&out, "]");
+    if (b->settings->training) put_json_train(&b->train, &out);
+    buf_puts(&out, "}");
     return print_buf(&out, err);
 }
 
@@ -356,6 +422,14 @@ static void put_csv_test(const bench *b, FILE *f, const test *t) {
             (unsigned long long)b->hash);
 }
 
+static void put_csv_train(const bench *b, FILE *f) {
+    const train_test *t = &b->train;
+    fprintf(f, "%s,%.2f,,,,,%.3f,%.3f,%.1f,%.1f,,%.3f,%.3f,%.4f,%.2f\n", t->name, t->rate,
+            b->runtime.load_s, (double)b->runtime.info.weight_bytes * 1e-9 / b->runtime.load_s,
+            (double)b->device_bytes * 1e-6, (double)b->host_bytes * 1e-6, 1e3 * t->best_s,
+            1e3 * t->median_s, t->gflop, t->gflop / t->median_s);
+}
+
 static bool append_csv(const bench *b, carat_error *err) {
     const char *path = b->settings->csv;
     struct stat st;
@@ -383,6 +457,10 @@ static bool append_csv(const bench *b, carat_error *err) {
                 (double)b->host_bytes * 1e-6, 1e3 * t->best_s, 1e3 * t->median_s, t->gflop,
                 gflop_rate(t));
     }
+    if (b->settings->training) {
+        put_csv_start(b, f, day);
+        put_csv_train(b, f);
+    }
     bool bad = ferror(f) != 0;
     if (fclose(f) != 0 || bad) return fail(err, CARAT_E_IO, "%s: cannot be written", path);
     return true;
@@ -398,6 +476,7 @@ static int run(settings *s, const char *const *args, size_t n) {
     if (ok && !s->json) {
         print_table(&b);
         print_encoders(&b);
+        print_train(&b);
     }
     if (ok && s->csv) ok = append_csv(&b, &err);
     int code = ok ? EXIT_OK : report(&err);
@@ -409,14 +488,18 @@ const command command_bench = {
     .name = "bench",
     .summary = "measure the speed of a model here",
     .usage = "MODEL",
-    .about = "Measures how fast prompts are read (pp), how fast text is generated behind a context "
-             "(tg), and loading, memory and the bandwidth of the device. GB/s are the weights read "
-             "for a token; their share of the bandwidth says how much is left to gain. The hash is "
-             "over all logits of text and repeats on one device. --encoders adds what pictures and "
-             "sounds take after a first run, which loads their encoders.",
+    .about =
+        "Measures how fast prompts are read (pp), how fast text is generated behind a context "
+        "(tg), and loading, memory and the bandwidth of the device. GB/s are the weights read "
+        "for a token; their share of the bandwidth says how much is left to gain. The hash is "
+        "over all logits of text and repeats on one device. --encoders adds what pictures and "
+        "sounds take after a first run, which loads their encoders. --train adds how fast a "
+        "LoRA adapter learns random words, after a first step, and the memory that this takes; "
+        "\"again\" are the layers that are computed twice to hold less.",
     .examples = "  carat bench gemma4:e2b\n"
                 "  carat bench nano --device cpu --pp 128 --tg 0 --reps 1\n"
                 "  carat bench gemma4:e2b --encoders --pp none --tg none\n"
+                "  carat bench gemma4:e2b --train --train-batch 1024 --pp none --tg none\n"
                 "  carat bench gemma4:e2b --csv bench/results/laptop.csv\n",
     .groups = {&group, &options_model},
     .min_args = 1,

@@ -44,8 +44,8 @@ typedef struct settings {
     bool per_token;
     /* bench */
     const char *pp, *tg, *csv;
-    uint32_t reps, generate;
-    bool encoders;
+    uint32_t reps, generate, train_tokens;
+    bool encoders, training;
     /* inspect */
     bool tensors;
     /* merge, train */

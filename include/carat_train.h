@@ -99,6 +99,7 @@ typedef struct carat_train_state {
     uint64_t n_token;            /* run so far in learning */
     double seconds;              /* learning so far, in this trainer */
     uint64_t device_bytes;       /* held for the run beside the weights */
+    uint32_t n_again;            /* layers that are computed again on the way back, to hold less */
 } carat_train_state;
 
 void carat_trainer_state(const carat_trainer *tr, carat_train_state *out);

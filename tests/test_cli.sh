@@ -393,6 +393,21 @@ result "bench --csv has as many columns for them" $?
 run bench nano --device cpu --pp none --tg none --reps 1 --encoders --json
 expect "bench --json of them" 0 '"test":"image768","tokens":256,' '"gflop_per_s":[1-9]' \
     '"test":"audio30s","tokens":750,' '"prepare_ms":[0-9.]+\}\]\}'
+run bench nano --device cpu --pp 16 --tg none --reps 1 --train --train-tokens 32 \
+    --train-batch 16 --csv learn.csv
+expect "bench --train" 0 "device +CPU reference" "of pp16" \
+    "rank 16, 32 tokens +16 +[1-9][0-9.]* .* 0 of 10 .* %"
+grep -q '"CPU reference",.*,train32/16r16,[1-9][0-9.]*,,,,,' learn.csv &&
+    [ "$(awk -F, '{ print NF }' learn.csv | sort -u)" = 20 ]
+result "bench --csv has as many columns for learning" $?
+run bench nano --device cpu --pp none --tg none --reps 1 --train --train-rank 4 \
+    --train-tokens 16 --train-memory 0.001
+expect "bench --train computes again what has no room" 0 "rank 4, 16 tokens .* 10 of 10 "
+run bench nano --device cpu --pp none --tg none --reps 1 --train --train-tokens 16 --json
+expect "bench --json of learning" 0 '"train":\{"test":"train16/16r16","rank":16,' \
+    '"gflop_per_s":[0-9.]+,"layers_again":0,"run_bytes":[1-9][0-9]+,'
+run bench nano --train --train-tokens 100 --train-batch 64
+expect "bench --train refuses half a batch" 2 "no whole number of batches"
 run bench nano --pp 12,x
 expect "bench refuses a bad list" 2 "no list of token counts"
 

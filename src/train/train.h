@@ -171,6 +171,7 @@ typedef struct train_cpu {
     adamw *moments; /* borrowed */
     arena *memory;
     lora *grad;
+    uint32_t n_again; /* layers that are computed again */
 } train_cpu;
 
 /* budget: bytes; where keeping what the way back needs takes more, it is computed again. */

@@ -11,6 +11,7 @@ static bool make_room(train_cpu *t, const model *m, uint64_t budget, carat_error
     for (int recompute = 0;; recompute++) {
         if (!back_cpu_create(m, t->adapter, t->plan->n_batch, recompute, &t->back, err))
             return false;
+        t->n_again = recompute ? m->config.n_layer - back_first_layer(t->adapter) : 0;
         if (recompute || train_cpu_bytes(t) <= budget) return true;
         back_cpu_free(t->back);
         t->back = NULL;

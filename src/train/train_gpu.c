@@ -71,6 +71,8 @@ uint64_t train_gpu_estimate(const model *m, const lora *l, uint32_t n_batch, uin
 
 uint64_t train_gpu_bytes(const train_gpu *t) { return t->adapter->bytes + t->back->bytes; }
 
+uint32_t train_gpu_again(const train_gpu *t) { return t->back->kept - t->back->first; }
+
 void train_gpu_progress(const train_gpu *t, uint32_t *done, uint32_t *total) {
     *done = t->stage == STAGE_IDLE ? 0 : t->back->piece;
     *total = t->stage == STAGE_IDLE ? 0 : t->back->n_piece;

@@ -31,5 +31,7 @@ bool train_gpu_fetch(train_gpu *t, bool *busy, carat_error *err);
 /* The loss of the first sample with the adapter and without: *effect. Between batches. */
 bool train_gpu_has_effect(train_gpu *t, bool *busy, bool *effect, carat_error *err);
 uint64_t train_gpu_bytes(const train_gpu *t);
+/* Layers that are computed again on the way back. */
+uint32_t train_gpu_again(const train_gpu *t);
 
 #endif

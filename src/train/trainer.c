@@ -258,6 +258,7 @@ void carat_trainer_state(const carat_trainer *tr, carat_train_state *out) {
                                .grad_norm = p->grad_norm,
                                .n_token = p->n_learned,
                                .device_bytes = trainer_run_bytes(tr)};
+    out->n_again = tr->gpu ? train_gpu_again(tr->gpu) : tr->cpu ? tr->cpu->n_again : 0;
     out->seconds = tr->seconds + (tr->since > 0 ? seconds_now() - tr->since : 0);
 }
 
