@@ -1,7 +1,7 @@
 // Measures a model in Chromium beside the native `carat bench` on the same adapter:
 //
 //     node tests/browser/bench.mjs [--model FILE] [--device gpu|cpu] [--pp 128,512] [--tg 0]
-//         [--generate N] [--reps N] [--csv FILE]
+//         [--generate N] [--train TOKENS] [--reps N] [--csv FILE]
 //
 // Needs `make` and `make web`. Without --model it is nano. On SwiftShader, a GPU in software; with
 // TEST_GPU=real on the machine's own. Prints a table with ratios; --csv appends the browser's
@@ -22,20 +22,22 @@ const { values: options } = parseArgs({
         pp: { type: "string", default: "128,512" },
         tg: { type: "string", default: "0" },
         generate: { type: "string", default: "64" },
+        train: { type: "string", default: "0" }, // tokens of a step
         reps: { type: "string", default: "3" },
         csv: { type: "string" },
         seconds: { type: "string", default: "1800" },
     },
 });
 
-/** The native figures: {device, load_s, tests: [{test, tokens_per_s}]}. */
+/** The native figures: {device, load_s, tests: [{test, tokens_per_s}], train: {the same}}. */
 async function native() {
     const env = { ...process.env };
     if (env.TEST_GPU !== "real") env.VK_DRIVER_FILES = env.VK_ICD_FILENAMES = swiftshader;
     const program = process.env.CARAT || path.join(repository, "build/carat");
-    const { model, device, pp, tg, generate, reps } = options;
+    const { model, device, pp, tg, generate, train, reps } = options;
     const args = ["bench", model, "--device", device, "--pp", pp || "none", "--tg", tg || "none",
         "--generate", generate, "--reps", reps, "--json"];
+    if (Number(train)) args.push("--train", "--train-tokens", train);
     const { stdout } = await promisify(execFile)(program, args, { env, maxBuffer: 1 << 24 });
     return JSON.parse(stdout);
 }
@@ -50,7 +52,8 @@ async function inBrowser() {
         await page.goto(`${site.origin}/bench/`);
         await page.setInputFiles("#file", options.model); // read in place, as a user's file is
         await page.selectOption("#device", options.device);
-        for (const id of ["pp", "tg", "generate", "reps"]) await page.fill(`#${id}`, options[id]);
+        for (const id of ["pp", "tg", "generate", "train", "reps"])
+            await page.fill(`#${id}`, options[id]);
         await page.click("#start");
         const done = () => page.evaluate(() => globalThis.benchResult);
         const result = await until("the benchmark in the page", done, Number(options.seconds));
@@ -75,13 +78,13 @@ function print(here, there) {
         rows.push([name, ...cells, `${(100 * ratio).toFixed(0)} %`]);
     };
     for (const { test, tokensPerSecond } of there.tests) {
-        const rate = here.tests.find((t) => t.test === test)?.tokens_per_s;
+        const rate = [...here.tests, here.train].find((t) => t?.test === test)?.tokens_per_s;
         if (rate) add(test, rate, tokensPerSecond, 1, "tok/s", tokensPerSecond / rate);
     }
     const load = there.warm.loadSeconds;
     add("load", here.load_s, load, 3, "s", here.load_s / load);
     for (const row of rows)
-        console.log(row.map((cell, i) => (i ? cell.padStart(16) : cell.padEnd(8))).join(""));
+        console.log(row.map((cell, i) => (i ? cell.padStart(16) : cell.padEnd(14))).join(""));
     const ms = (start) => `${(start.firstTokenSeconds * 1e3).toFixed(0)} ms`;
     console.log(`\nfirst token: ${ms(there.cold)} after the first load (compiles), ` +
         `${ms(there.warm)} after a warm start (loads in ${load.toFixed(2)} s)`);

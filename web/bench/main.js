@@ -88,6 +88,7 @@ async function run() {
             pp: numbers(input("pp").value),
             tg: numbers(input("tg").value),
             generate: Number(input("generate").value),
+            train: Number(input("train").value),
             reps: Number(input("reps").value),
         };
         const source = input("file").files?.[0] ?? new URL(input("url").value, location.href).href;
@@ -108,7 +109,7 @@ element("form", HTMLFormElement).addEventListener("submit", (e) => {
     void run();
 });
 const address = new URLSearchParams(location.search);
-for (const id of ["url", "pp", "tg", "generate", "reps"])
+for (const id of ["url", "pp", "tg", "generate", "train", "reps"])
     if (address.has(id)) input(id).value = address.get(id) ?? "";
 if (address.has("device")) device.value = address.get("device") ?? "auto";
 if (address.has("run")) void run();

@@ -1,6 +1,7 @@
 // @ts-check
 /* measure: loads a model and times it, through the same interface that every page uses. The tests
- * are those of `carat bench`: ppN reads a prompt of N tokens, tg@N generates behind N tokens.
+ * are those of `carat bench`: ppN reads a prompt of N tokens, tg@N generates behind N tokens,
+ * trainN/Nr16 lets an adapter of rank 16 learn in steps of N tokens.
  *
  * It counts tokens and seconds as the engine's usage says, so that the figures compare with the
  * native ones; "first token" is what a user waits: from the call until text arrives here.
@@ -10,7 +11,7 @@ import {Carat} from "../carat/carat.js";
 
 /**
  * @typedef {{device: "auto" | "gpu" | "cpu", pp: number[], tg: number[], generate: number,
- *     reps: number}} Plan
+ *     train: number, reps: number}} Plan train: tokens of a step; 0: nothing is learned
  * @typedef {{loadSeconds: number, firstTokenSeconds: number}} Start
  * @typedef {{test: string, tokensPerSecond: number}} Test
  */
@@ -64,6 +65,25 @@ async function generateOnce(carat, depth, n) {
     return tokens / seconds;
 }
 
+/** Tokens a second in the median step of those behind the first one, which compiles. A step has one
+ * sample, of which everything is learned.
+ * @param {Carat} carat @param {number} n tokens of a step @param {number} reps
+ * @param {(text: string) => void} say */
+async function learn(carat, n, reps, say) {
+    const data = [], rates = [];
+    for (let i = 0; i <= reps; i++) data.push({text: await makePrompt(carat, n, 100 + i)});
+    const run = carat.train({data, maxLength: n, batchTokens: n, epochs: 1});
+    let tokens = 0, seconds = 0;
+    for await (const part of run) {
+        if (part.type !== "step") continue;
+        rates.push((part.tokens - tokens) / (part.seconds - seconds));
+        ({tokens, seconds} = part);
+        say(`learning, ${part.step} of ${part.steps} steps`);
+    }
+    await run.close();
+    return median(rates.slice(1));
+}
+
 /** @param {number[]} values */
 function median(values) {
     const sorted = [...values].sort((a, b) => a - b), middle = sorted.length >> 1;
@@ -114,6 +134,11 @@ export async function measure(source, plan, say) {
     await usageOf(carat, await makePrompt(carat, 32, 1), 4); // compiles what is not yet compiled
     for (const n of pp) await run(`pp${n}`, (rep) => readOnce(carat, n, 2 + rep));
     for (const n of tg) await run(`tg@${n}`, () => generateOnce(carat, n, plan.generate));
+    if (plan.train) {
+        say("learning");
+        tests.push({test: `train${plan.train}/${plan.train}r16`,
+            tokensPerSecond: await learn(carat, plan.train, plan.reps, say)});
+    }
     const {model, device} = carat, memory = await carat.memory();
     await carat.close();
 
