@@ -16,7 +16,7 @@ browserTest("the benchmark's page measures nano", async ({ page, until }) => {
     assert.ok(result.warm.firstTokenSeconds > 0);
     const lines = (await page.inputValue("#csv")).split("\n");
     assert.equal(lines.length, 4);
-    const columns = /^\d{4}-\d\d-\d\d,[\d.]+,"CPU, Chrome \d+","carat nano","Q4_K_M",(pp|tg@|train)/;
+    const columns = /^\d{4}-\d\d-\d\d,[\d.]+,"CPU, Chrome \d+","carat nano","Q4_K_M",[pt]/;
     for (const line of lines) assert.match(line, columns);
     assert.equal(await page.locator("#rows tr").count(), 4 + 6);
 }, { path: `/bench/?${small}` });
