@@ -37,6 +37,9 @@ typedef struct train_view {
     uint32_t first_step; /* what is measured begins there */
     double due;          /* when to show again */
     bool told_time;
+    /* At the end of the first step, before which shaders are compiled: */
+    uint64_t tokens;
+    double seconds;
 } train_view;
 
 bool show_report(train_view *v, const carat_trainer *tr, carat_error *err);

@@ -22,11 +22,11 @@ static void put_words(const json *list, buf *b) {
 
 static void report_rows(table *t, const json *r) {
     table_cell(t, "data");
-    table_cell(t, "%s: %.0f samples from %.0f rows", json_string(json_get(r, "data"), ""),
-               number(r, "samples"), number(r, "rows"));
+    table_cell(t, "%s, rows %.0f, samples %.0f", json_string(json_get(r, "data"), ""),
+               number(r, "rows"), number(r, "samples"));
     if (number(r, "eval_samples") > 0) {
         table_cell(t, "held out");
-        table_cell(t, "%.0f samples to measure by, %.0f to learn from", number(r, "eval_samples"),
+        table_cell(t, "samples to measure by %.0f, to learn from %.0f", number(r, "eval_samples"),
                    number(r, "train_samples"));
     }
     const json *lengths = json_get(r, "lengths");
@@ -69,9 +69,9 @@ static void report_run(table *t, const json *r, const runtime *rt) {
                human_count((uint64_t)number(a, "parameters"), text));
     buf_free(&targets);
     table_cell(t, "run");
-    table_cell(t, "%.0f steps in %.0f epochs, batches of up to %.0f tokens, %.0f a step",
-               number(r, "steps"), number(r, "epochs"), number(r, "batch_tokens"),
-               number(r, "accumulate"));
+    table_cell(t, "steps %.0f, epochs %.0f, batches a step %.0f, tokens a batch up to %.0f",
+               number(r, "steps"), number(r, "epochs"), number(r, "accumulate"),
+               number(r, "batch_tokens"));
     table_cell(t, "memory");
     table_cell(t, "about %s for the run beside %s of weights on %s",
                human_bytes((uint64_t)number(m, "run"), text),
@@ -125,14 +125,16 @@ static const char *human_time(double seconds, char text[24]) {
     return text;
 }
 
-static double rate_of(const carat_train_state *s) {
-    return s->seconds > 0 ? (double)s->n_token / s->seconds : 0;
+/* Tokens a second, without the first step where there are others. */
+static double rate_of(const train_view *v, const carat_train_state *s) {
+    const double seconds = s->seconds - v->seconds;
+    return seconds > 0 ? (double)(s->n_token - v->tokens) / seconds : 0;
 }
 
 /* Seconds that the rest will take; 0: not known yet. */
 static double left(const train_view *v, const carat_train_state *s) {
-    const uint32_t done = s->step - v->first_step;
-    return done ? s->seconds / done * (s->n_step - s->step) : 0;
+    const uint32_t done = s->step - v->first_step, counted = done - (v->tokens > 0);
+    return counted ? (s->seconds - v->seconds) / counted * (s->n_step - s->step) : 0;
 }
 
 static uint64_t memory_of(const train_view *v) {
@@ -147,7 +149,7 @@ static void put_state(const train_view *v, const carat_train_state *s, buf *b) {
     if (isfinite(s->loss)) buf_printf(b, "  loss %.4f", s->loss);
     if (isfinite(s->eval_loss)) buf_printf(b, "  eval %.4f", s->eval_loss);
     if (isfinite(s->loss)) buf_printf(b, "  lr %.3g", s->rate);
-    if (s->n_token) buf_printf(b, "  %.0f tok/s", rate_of(s));
+    if (rate_of(v, s) > 0) buf_printf(b, "  %.0f tok/s", rate_of(v, s));
     if (left(v, s) > 0) buf_printf(b, "  %s left", human_time(left(v, s), text));
     buf_printf(b, "  %s", human_bytes(memory_of(v), text));
 }
@@ -183,7 +185,7 @@ static void print_json(const train_view *v, const carat_train_state *s, const ch
     put_real(&b, "grad_norm", s->grad_norm);
     buf_printf(&b, ",\"tokens\":%llu", (unsigned long long)s->n_token);
     put_real(&b, "seconds", s->seconds);
-    put_real(&b, "tokens_per_second", rate_of(s));
+    put_real(&b, "tokens_per_second", rate_of(v, s));
     put_real(&b, "seconds_left", left(v, s));
     buf_printf(&b, ",\"memory\":%llu}", (unsigned long long)memory_of(v));
     print_buf(&b, NULL);
@@ -201,9 +203,8 @@ static void print_line(const train_view *v, const carat_train_state *s) {
 static void tell_time(train_view *v, const carat_train_state *s) {
     char text[24];
     const uint32_t done = s->step - v->first_step;
-    if (v->told_time || v->json || (done < 3 && s->step < s->n_step)) return;
+    if (v->told_time || v->json || done < 3 || s->step == s->n_step) return;
     v->told_time = true;
-    if (s->step == s->n_step) return;
     progress_end();
     printf("%sabout %s for the %u steps that are left, as the first %u went%s\n", dim(stdout),
            human_time(left(v, s), text), s->n_step - s->step, done, plain(stdout));
@@ -219,6 +220,10 @@ void show_step(train_view *v, const carat_train_state *s) {
         show_progress(v, s, NULL);
     else if (s->step == 1 || s->step % every == 0 || s->step == s->n_step)
         print_line(v, s);
+    if (v->tokens == 0) {
+        v->tokens = s->n_token;
+        v->seconds = s->seconds;
+    }
 }
 
 void show_eval(train_view *v, const carat_train_state *s) {

@@ -67,8 +67,8 @@ expect "an unknown layer" 2 "the model has 10"
 
 # ---- data ----
 run train nano four.jsonl --device cpu --report
-expect "a report" 0 "4 samples from 4 rows" "are learned" "rank 16, alpha 32" "memory" \
-    "^<bos><\|turn>user$" "\[\[Bruno makes the best bread.<turn\|>\]\]" "steps in 3 epochs"
+expect "a report" 0 "rows 4, samples 4" "are learned" "rank 16, alpha 32" "memory" \
+    "^<bos><\|turn>user$" "\[\[Bruno makes the best bread.<turn\|>\]\]" "epochs 3, batches a step 1"
 run train nano four.jsonl --device cpu --report --json
 expect "a report for programs" 0 '^\{"event":"report","report":\{"model":.*"samples":4.*"sample":"<bos>'
 run train nano none.jsonl --device cpu --report
@@ -81,7 +81,7 @@ run train nano masked.jsonl --device cpu --report
 expect "nothing to learn" 1 "anything to learn"
 { cat four.jsonl && echo '{"prompt":' && echo '[]'; } >bad.jsonl
 run train nano bad.jsonl --device cpu --report
-expect "bad rows are counted, with their line" 0 "4 samples from 6 rows" "2 left out" "line 5: "
+expect "bad rows are counted, with their line" 0 "rows 6, samples 4" "2 left out" "line 5: "
 run train nano bad.jsonl --device cpu --report --stop-at-bad
 expect "or they stop it" 1 "line 5: "
 printf 'prompt,completion\nHi,"Yes, ""so"""\n' >data.csv

@@ -1,7 +1,8 @@
 /* Training by the public interface, on nano: the report, a run and its events, stopping and going on
- * to the last bit, files, and what is refused. On the CPU, and the shortest of it on a GPU (a
- * software adapter will do). */
+ * to the last bit, files, and what is refused. On the CPU; what a GPU changes for the job, on
+ * the null device. */
 #include "carat_train.h"
+#include "gpu/gpu_null.h"
 #include "model/engine.h"
 #include "talk.h"
 
@@ -185,7 +186,6 @@ static void a_run(void **state) {
     d.eval_share = 0.2f;
     d.eval_every = 2;
     d.n_accumulate = 2;
-    if (token_limit) d.n_step = 2;
     carat_trainer *tr = open_run(&d);
     carat_train_state s = state_of(tr);
     assert_true(s.step == 0 && s.n_step > 1 && !s.finished && s.n_token == 0);
@@ -464,6 +464,114 @@ static void weights_come_back(void **state) {
     carat_trainer_free(b);
 }
 
+/* ---- the null device: what a GPU computes is 0 there ---- */
+
+static gpu *no_gpu(void *user, carat_error *e) {
+    (void)user;
+    (fail)(e, CARAT_E_DEVICE, "gpu: there is none");
+    return NULL;
+}
+
+/* nano on it, in the place of the one on the CPU, which comes back with close_null(). */
+static talk cpu_nano;
+
+static gpu *open_null(const gpu_null_desc *desc) {
+    gpu *g;
+    carat_device *dev;
+    cpu_nano = nano;
+    REQUIRE(g = gpu_null_open(desc, &err));
+    REQUIRE(dev = carat_device_from_gpu(g, no_gpu, NULL, &err));
+    open_talk_with(&nano, dev, &(carat_engine_desc){.path = NANO}, 64);
+    return g;
+}
+
+static void close_null(void) {
+    close_talk(&nano);
+    nano = cpu_nano;
+}
+
+/* Events as on the CPU, though nothing is there at once; memory as the report said. */
+static void null_run(void **state) {
+    (void)state;
+    carat_train_desc d = usual(write_data("colours.jsonl", colours));
+    d.eval_share = 0.2f;
+    d.eval_every = 1;
+    d.n_accumulate = 2;
+    gpu *g = open_null(&(gpu_null_desc){.delay = 3});
+    const uint64_t before = g->stats.buffer_bytes;
+    carat_trainer *tr = open_run(&d);
+    const uint64_t estimate = state_of(tr).device_bytes;
+    outcome o = learn(tr, 0, 2);
+    assert_true(o.ok && o.n_step == 2 && o.n_eval == 1 && o.n_progress > 2);
+    assert_int_equal(state_of(tr).step, 2);
+    assert_int_equal(state_of(tr).device_bytes, estimate);
+    /* Beside what grows with the model there are the arguments of the dispatches. */
+    assert_in_range(g->stats.buffer_bytes - before, estimate, estimate + (2 << 20));
+    learn_all(tr);
+    assert_false(has_effect(tr));
+    assert_string_equal(gpu_null_complaint(g), "");
+    /* Given up in the middle, and begun again. */
+    carat_job *job;
+    carat_event ev;
+    bool effect;
+    REQUIRE(job = carat_trainer_check(tr, &effect, &err));
+    REQUIRE(carat_advance(job, &ev, &err));
+    carat_job_free(job);
+    assert_false(has_effect(tr));
+    assert_string_equal(gpu_null_complaint(g), "");
+    carat_trainer_free(tr);
+    assert_true(g->stats.buffer_bytes == before);
+    close_null();
+}
+
+/* Lost before anything was brought back: the CPU begins anew, and all is as if it had been alone. */
+static void lost(void **state) {
+    (void)state;
+    carat_train_desc d = usual(write_data("colours.jsonl", colours));
+    carat_trainer *tr = open_run(&d);
+    learn_all(tr);
+    save_adapter(tr, in_folder("cpu.gguf"));
+    carat_trainer_free(tr);
+    gpu *g = open_null(&(gpu_null_desc){0});
+    tr = open_run(&d);
+    carat_job *job;
+    carat_event ev = {0};
+    buf notices = {0};
+    REQUIRE(job = carat_train(tr, 0, &err));
+    while (ev.kind != CARAT_EVENT_DONE) {
+        REQUIRE(carat_wait(job, &ev, &err));
+        if (ev.kind == CARAT_EVENT_NOTICE) buf_puts(&notices, ev.text);
+        if (ev.kind == CARAT_EVENT_STEP && ev.done == 2 && !notices.len) g->lost = true;
+    }
+    carat_job_free(job);
+    assert_non_null(strstr(notices.data, "the GPU was lost; carrying on with CPU"));
+    assert_non_null(strstr(notices.data, "from step 0 on: what was learned in 2 steps"));
+    assert_false(carat_device_is_gpu(nano.dev));
+    save_adapter(tr, in_folder("lost.gguf"));
+    assert_true(same_files(in_folder("cpu.gguf"), in_folder("lost.gguf")));
+    buf_free(&notices);
+    carat_trainer_free(tr);
+    close_null();
+}
+
+/* No room for the run: it can be tried again with room. */
+static void no_room(void **state) {
+    (void)state;
+    carat_train_desc d = usual(write_data("colours.jsonl", colours));
+    gpu *g = open_null(&(gpu_null_desc){0});
+    carat_trainer *tr = open_run(&d);
+    const uint64_t before = g->stats.buffer_bytes, most = g->info.max_buffer;
+    g->info.max_buffer = 1000;
+    err = (carat_error){0};
+    assert_false(learn(tr, 0, 0).ok);
+    assert_int_equal(err.code, CARAT_E_MEMORY);
+    assert_true(g->stats.buffer_bytes == before);
+    g->info.max_buffer = most;
+    learn_all(tr);
+    carat_trainer_free(tr);
+    close_null();
+}
+
 /* ---- the group ---- */
 
 static int setup(void **state) {
@@ -496,6 +604,9 @@ int main(void) {
         cmocka_unit_test(full_disk),
         cmocka_unit_test(jobs),
         cmocka_unit_test(weights_come_back),
+        cmocka_unit_test(null_run),
+        cmocka_unit_test(lost),
+        cmocka_unit_test(no_room),
     };
     return RUN_ON("cpu", "trainer", tests, setup, teardown);
 }

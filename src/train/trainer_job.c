@@ -28,6 +28,7 @@ void trainer_run_close(carat_trainer *tr) {
     tr->cpu = NULL;
     tr->gpu = NULL;
     tr->in_batch = false;
+    tr->moments.step = tr->held.step;
     if (tr->plan) trainer_rewind(tr->plan, &tr->held);
 }
 
@@ -279,6 +280,15 @@ static bool check_step(check *c, carat_event *ev, carat_error *err) {
     return true;
 }
 
+/* Given up in the middle: a GPU may be at a batch. Nothing is lost, as there is nothing that was
+ * not brought back. */
+static void check_free(carat_job *job) {
+    trainer_job *j = (trainer_job *)job;
+    carat_trainer *tr = j->trainer;
+    if (tr && tr->job == j && tr->gpu) trainer_run_close(tr);
+    leave(j);
+}
+
 static bool check_advance(carat_job *job, carat_event *ev, carat_error *err) {
     check *c = (check *)job;
     carat_error e = {0};
@@ -290,11 +300,9 @@ static bool check_advance(carat_job *job, carat_event *ev, carat_error *err) {
         *ev = (carat_event){.kind = CARAT_EVENT_PENDING, .token = -1};
         return true;
     }
-    leave(&c->base);
+    check_free(job);
     return false;
 }
-
-static void check_free(carat_job *job) { leave((trainer_job *)job); }
 
 carat_job *carat_trainer_check(carat_trainer *tr, bool *effect, carat_error *err) {
     static const job_class class = {
