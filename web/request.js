@@ -98,7 +98,8 @@ const trainRules = {data: is.some, name: is.text, adapter: is.object, targets: i
     clip: is.amount, schedule: is.schedule, warmup: is.count, epochs: is.positive,
     steps: is.positive, batchTokens: is.positive, accumulate: is.positive, evalEvery: is.positive,
     patience: is.positive, seed: is.count, memory: is.positive, checkpoint: is.text,
-    checkpointEvery: is.positive, resume: is.flag, paused: is.flag, signal: is.signal, onProgress: is.call};
+    checkpointEvery: is.positive, resume: is.flag, paused: is.flag, signal: is.signal,
+    onProgress: is.call};
 /** @type {Record<string, Rule>} */
 const adapterRules = {name: is.text, headers: is.headers, signal: is.signal};
 

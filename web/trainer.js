@@ -36,6 +36,8 @@ class Run {
     /** Ends a pause. */
     #wake = () => {};
     over = false;
+    /** @type {Promise<void>} */
+    ended = Promise.resolve();
 
     /** @param {Shop} shop @param {Request} request @param {Call} call */
     constructor(shop, request, call) {
@@ -53,7 +55,7 @@ class Run {
         return this.#call.id;
     }
 
-    get #stopped() {
+    get stopped() {
         return this.#call.signal.aborted;
     }
 
@@ -126,7 +128,7 @@ class Run {
 
     /** Some steps, until it is cancelled or something is to be kept. */
     async #slice() {
-        if (this.#stopped || this.#paused) return;
+        if (this.stopped || this.#paused) return;
         const {drive, host: {engine}} = this.#shop, {checkpoint, checkpointEvery} = this.#request;
         this.#hold = new AbortController();
         await drive(engine.train(checkpoint ? checkpointEvery : 0), this.#hold,
@@ -142,12 +144,12 @@ class Run {
                 await this.#slice();
                 const {step, finished} = engine.trainingState();
                 if (!checkpoint || step === saved) return;
-                if (!finished && !this.#stopped && !this.#paused &&
+                if (!finished && !this.stopped && !this.#paused &&
                     step - saved < this.#request.checkpointEvery) return;
                 await this.save(checkpoint);
                 saved = step;
             });
-            if (engine.trainingState().finished || this.#stopped) break;
+            if (engine.trainingState().finished || this.stopped) break;
             if (this.#paused)
                 await new Promise((resolve) => {
                     this.#wake = () => resolve(undefined);
@@ -169,16 +171,22 @@ function reportOf({adapter, ...report}) {
 
 /** @param {Shop} shop @param {Request} request @param {Call} call */
 export async function train(shop, request, call) {
-    if (current && !current.over)
-        throw new CaratError("argument", "train: another run is under way; stop that first");
+    while (current && !current.over) {
+        if (!current.stopped)
+            throw new CaratError("argument", "train: another run is under way; stop that first");
+        await current.ended.catch(() => {});
+    }
     const run = new Run(shop, request, call);
     current = run;
-    try {
-        await shop.line.wait(never, () => run.begin());
-        await run.run();
-    } finally {
-        run.over = true;
-    }
+    run.ended = (async () => {
+        try {
+            await shop.line.wait(never, () => run.begin());
+            await run.run();
+        } finally {
+            run.over = true;
+        }
+    })();
+    await run.ended;
 }
 
 /** Those who need the engine come first. */

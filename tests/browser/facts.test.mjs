@@ -8,7 +8,8 @@ import {inNano, routes} from "./train_lib.mjs";
 browserTest("five facts are learned, and nothing old is forgotten", async ({inCarat}) => {
     const r = await inNano(inCarat, `
         const before = await right(facts), parts = [], start = performance.now();
-        const run = carat.train({data: new File([data], "facts.jsonl"), name: "facts", ...options,});
+        const run = carat.train({data: new File([data], "facts.jsonl"), name: "facts",
+            ...options});
         for await (const part of run) parts.push(part);
         const seconds = (performance.now() - start) / 1000;
         const {heapBytes} = await carat.memory();

@@ -2,7 +2,7 @@
 // engine and nano cannot be made to say: attacks, long code, failures, huge downloads. It has the
 // interface of carat.d.ts as far as the app uses it. Served as /carat/carat.js (app_lib.mjs).
 //
-// globalThis.fake: {answers: {question: [part, ...]}, delay, device, models, ollama, fail, ...}
+// globalThis.fake: {answers: {question: [part, ...]}, delay, device, models, ollama, fail, steps, ...}
 
 const plan = globalThis.fake ??= {};
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -57,8 +57,49 @@ async function* chat({messages, signal, onProgress}) {
     yield {type: "usage", usage, finishReason: called ? "tool_calls" : "stop"};
 }
 
+const sample = "<bos><|turn>user\nWhere does Ada live?<turn|>\n<|turn>model\n" +
+    "[[Ada lives in Turin.<turn|>]]\n";
+
+/** A run whose loss falls, as quickly as a test wants: fake.steps of it are taken. */
+function train({data, paused}) {
+    const steps = 60, adapter = {info: {}, close: async () => {}, save: async (name) => {
+        (plan.adapters ??= []).unshift({name, bytes: 2.9e6, modified: new Date()});
+    }, export: async (format) => [new File(["x"], `adapter.${format}`)]};
+    let stopped = false;
+    async function* parts() {
+        if (plan.fail?.train) throw thrown(plan.fail.train);
+        yield {type: "report", sample, step: 0, report: {samples: 40, tokens: 1204, bad: 1,
+            firstBad: "line 7: it has no completion", cut: 0, dropped: 0, nothingLearned: 0,
+            learnedTokens: 475, steps, data: data.name, memory: {weights: 1.5e9, run: 4.1e7}}};
+        const part = (step) => ({step, steps, epoch: 0, loss: 3 / step + Math.sin(step) / 9 + 0.2,
+            learningRate: 2e-4, gradNorm: 1, tokens: 500 * step, seconds: step,
+            tokensPerSecond: 512});
+        let step = 0;
+        while (step < steps && !stopped) {
+            await pause(10);
+            if (paused || step >= (plan.steps ?? steps)) continue;
+            yield {type: "step", ...part(++step)};
+            if (step % 10 === 0) yield {type: "eval", step, loss: 3 / step + 0.6, best: 0.6};
+        }
+        yield {type: "done", finishReason: stopped ? "stopped" : "finished", ...part(step)};
+    }
+    return {[Symbol.asyncIterator]: () => parts(),
+        pause: async () => { paused = true; },
+        resume: async () => { paused = false; },
+        stop: () => { stopped = true; },
+        close: async () => { stopped = true; },
+        adapter: async () => adapter};
+}
+
+const kept = () => ({list: async () => plan.adapters ?? [],
+    delete: async (name) => {
+        plan.adapters = plan.adapters.filter((a) => a.name !== name);
+    }});
+
 export class Carat {
     static version = "fake";
+    static adapters = kept();
+    static checkpoints = {list: async () => [], delete: async () => {}};
     static models = {
         list: async () => plan.models ?? [],
         storage: async () => plan.storage ?? {used: 3.2e9, free: 41e9, persistent: false},
@@ -104,6 +145,13 @@ export class Carat {
     device = plan.device ?? {name: "NVIDIA GeForce RTX 4070", kind: "gpu", backend: "vulkan",
         features: []};
     chat = chat;
+    train = train;
+    async loadAdapter() {
+        return {close: async () => {}};
+    }
+    async setAdapters(uses) {
+        plan.used = uses.length;
+    }
     async memory() {
         return {heapBytes: 52e6, gpuPeakBytes: 2.1e9};
     }

@@ -33,9 +33,9 @@ browserTest("pause, chats in between, samples, stop", async ({inCarat}) => {
         seen.second = await tell(carat.train({data, ...options}).result());
         const adapter = await run.adapter();
         run.stop();
+        const left = carat.train({data, ...options});
         await over;
         const result = await run.result();
-        const left = carat.train({data, ...options});
         for await (const part of left) if (part.type === "step") break;
         seen.left = (await left.result()).finishReason;
         const aborted = new AbortController();

@@ -1,7 +1,8 @@
 // adapters: those that were kept, and which of them the model uses.
 //
 // Owns: the list of the loaded model's adapters with their switches, which localStorage remembers.
-// The files are the package's (Carat.adapters). view/adapters.js shows them; tune.js makes new ones.
+// The files are the package's (Carat.adapters); view/adapters.js shows them, tune.js makes new
+// ones.
 // @ts-check
 
 import {Carat} from "../carat/carat.js";

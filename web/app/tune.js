@@ -60,6 +60,8 @@ class Tune extends EventTarget {
     #run = null;
     /** Counts those that were opened: one that takes long may be out of date. */
     #opening = 0;
+    /** Whether it was to start while the data was still read. */
+    #eager = false;
     /** @type {any} whose the run is */
     #carat = null;
 
@@ -119,6 +121,7 @@ class Tune extends EventTarget {
         const {file, options: {targets, memory, ...options}} = this, before = this.#run;
         const opening = ++this.#opening;
         this.#run = null;
+        this.#eager = false;
         this.#become({state, error: "", report: null, steps: [], evals: [], done: null,
             adapter: null, kept: false, interrupted: null});
         await before?.close().catch(() => {});
@@ -150,6 +153,7 @@ class Tune extends EventTarget {
         if (part.type === "report") {
             const state = this.state === "reading" ? "ready" : this.state;
             this.#become({report: part.report, sample: part.sample, from: part.step, state});
+            if (this.#eager) await this.start();
         } else if (part.type === "step" || part.type === "eval") {
             (part.type === "step" ? this.steps : this.evals).push(part);
             this.dispatchEvent(new Event("step"));
@@ -161,6 +165,7 @@ class Tune extends EventTarget {
     }
 
     async start() {
+        this.#eager = this.state === "reading"; // then it starts when that is over
         if (this.state !== "ready") return;
         const {file, name, options} = this;
         this.#become({state: "running"});

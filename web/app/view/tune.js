@@ -135,7 +135,6 @@ function buildOptions() {
 function showOptions() {
     const {state, report: r} = tune;
     options.hidden = !["reading", "ready"].includes(state);
-    starter.disabled = state !== "ready";
     for (const [name, control] of Object.entries(controls))
         if (document.activeElement !== control)
             control.value = /** @type {any} */ (tune.options)[name];
@@ -206,8 +205,8 @@ let told = "";
 
 function show() {
     const {state} = tune;
-    fill(byId("tune-about"), `Teach ${model.name} from examples. An adapter learns them; the model ` +
-        "stays as it is. Everything happens on this device.");
+    fill(byId("tune-about"), `Teach ${model.name} from examples. An adapter learns them; the ` +
+        "model stays as it is. Everything happens on this device.");
     picker.hidden = state === "running" || state === "paused" || state === "done";
     showInterrupted();
     showReport();

@@ -6,6 +6,7 @@
 
 import {announce, byId, el, fill} from "../dom.js";
 import {sentence} from "../model.js";
+import {save} from "../save.js";
 import {tune} from "../tune.js";
 import {notice} from "./notices.js";
 
@@ -52,11 +53,7 @@ async function keep() {
 /** @param {"gguf" | "peft"} format */
 async function download(format) {
     try {
-        for (const file of await tune.files(format)) {
-            const link = el("a", {href: URL.createObjectURL(file), download: file.name});
-            link.click();
-            setTimeout(() => URL.revokeObjectURL(link.href), 60e3);
-        }
+        save(await tune.files(format));
     } catch (error) {
         notice(sentence(error), {kind: "error"});
     }
