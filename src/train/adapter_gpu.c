@@ -56,15 +56,22 @@ typedef void (*matrix_fn)(float *host, float *device, uint64_t n);
 static void to_device(float *host, float *device, uint64_t n) { memcpy(device, host, n * 4); }
 static void to_host(float *host, float *device, uint64_t n) { memcpy(host, device, n * 4); }
 
-/* Goes through a group's rows: where they are in an array like lora->values, and in its stage. */
-static void each_row(const adapter_gpu *a, uint32_t group, float *host, matrix_fn fn) {
+/* Where one of a group's three buffers is staged. */
+static float *stage_of(const adapter_gpu *a, uint32_t group, uint32_t which) {
+    const group_gpu *g = &a->groups[group];
+    return a->stage + PER_GROUP * g->begin + which * g->n;
+}
+
+/* Goes through a group's rows: where they are in an array like lora->values, and in a stage. */
+static void each_row(const adapter_gpu *a, uint32_t group, float *host, float *stage,
+                     matrix_fn fn) {
     const lora *l = a->lora;
     for (uint32_t i = 0; i < lora_slots(l); i++) {
         const lora_pair *p = lora_slot(l, i);
         if (!p->rank || group_of(l, i) != group) continue;
         float *in_a = host + (p->a - l->values), *in_b = host + (p->b - l->values);
-        float *at_a = a->stage + a->pairs[i].a.view.offset / 4;
-        float *at_b = a->stage + a->pairs[i].b.view.offset / 4;
+        float *at_a = stage + a->pairs[i].a.view.offset / 4;
+        float *at_b = stage + a->pairs[i].b.view.offset / 4;
         fn(in_a, at_a, (uint64_t)p->rank * p->n_col);
         for (uint32_t r = 0; r < p->n_row; r++)
             fn(in_b + (size_t)r * p->rank, at_b + (size_t)r * a->pairs[i].rank, p->rank);
@@ -82,38 +89,53 @@ static float *host_of(const adapter_gpu *a, uint32_t which) {
 static void put_group(const adapter_gpu *a, uint32_t group) {
     const group_gpu *g = &a->groups[group];
     for (uint32_t which = 0; which < PER_GROUP && g->n; which++) {
-        memset(a->stage, 0, (size_t)g->n * sizeof(float));
-        each_row(a, group, host_of(a, which), to_device);
+        float *stage = stage_of(a, group, which);
+        memset(stage, 0, (size_t)g->n * sizeof(float));
+        each_row(a, group, host_of(a, which), stage, to_device);
         for (uint64_t at = 0; at < g->n; at += PIECE) {
             const uint64_t n = g->n - at < PIECE ? g->n - at : PIECE;
-            gpu_write(a->gpu, kept(g, which), at * 4, a->stage + at, (size_t)n * 4);
+            gpu_write(a->gpu, kept(g, which), at * 4, stage + at, (size_t)n * 4);
         }
     }
 }
 
-bool adapter_gpu_fetch(adapter_gpu *a, bool *busy, carat_error *err) {
-    for (*busy = true; a->at < a->n_group * PER_GROUP;) {
-        const uint32_t group = a->at / PER_GROUP, which = a->at % PER_GROUP;
-        const group_gpu *g = &a->groups[group];
-        const uint64_t left = g->n - a->read, n = left < PIECE ? left : PIECE;
-        if (left && !a->ticket.id) {
-            a->ticket = gpu_read(a->gpu, kept(g, which), a->read * 4, (size_t)n * 4, err);
-            if (!a->ticket.id) return false;
-        }
-        if (left) {
-            const gpu_poll_result r = gpu_poll(a->gpu, a->ticket, a->stage + a->read, err);
-            if (r == GPU_PENDING) return true;
-            a->ticket = (gpu_ticket){0};
-            if (r == GPU_FAILED) return false;
-            a->read += n;
-            continue;
-        }
-        if (g->n) each_row(a, group, host_of(a, which), to_host);
+/* A piece more; the last of a buffer goes on to the next one. */
+static bool fetch_piece(adapter_gpu *a, bool *busy, carat_error *err) {
+    const uint32_t group = a->at / PER_GROUP, which = a->at % PER_GROUP;
+    const group_gpu *g = &a->groups[group];
+    const uint64_t left = g->n - a->read, n = left < PIECE ? left : PIECE;
+    *busy = false;
+    if (!left) {
         a->read = 0;
         a->at++;
+        return true;
+    }
+    if (!a->ticket.id)
+        a->ticket = gpu_read(a->gpu, kept(g, which), a->read * 4, (size_t)n * 4, err);
+    if (!a->ticket.id) return false;
+    const gpu_poll_result r = gpu_poll(a->gpu, a->ticket, stage_of(a, group, which) + a->read, err);
+    *busy = r == GPU_PENDING;
+    if (*busy) return true;
+    a->ticket = (gpu_ticket){0};
+    a->read += n;
+    return r == GPU_READY;
+}
+
+bool adapter_gpu_fetch(adapter_gpu *a, bool *busy, carat_error *err) {
+    for (*busy = false; a->at < a->n_group * PER_GROUP;) {
+        if (!fetch_piece(a, busy, err)) {
+            a->at = 0;
+            a->read = 0;
+            return false;
+        }
+        if (*busy) return true;
+    }
+    for (uint32_t i = 0; i < a->n_group * PER_GROUP; i++) {
+        const uint32_t group = i / PER_GROUP, which = i % PER_GROUP;
+        if (a->groups[group].n)
+            each_row(a, group, host_of(a, which), stage_of(a, group, which), to_host);
     }
     a->at = 0;
-    *busy = false;
     return true;
 }
 
@@ -125,7 +147,7 @@ static bool make_buffer(adapter_gpu *a, uint64_t n, gpu_buffer *out, carat_error
     return out->id != 0;
 }
 
-static bool make_groups(adapter_gpu *a, uint64_t *largest, carat_error *err) {
+static bool make_groups(adapter_gpu *a, uint64_t *n_all, carat_error *err) {
     const lora *l = a->lora;
     for (uint32_t i = 0; i < lora_slots(l); i++) {
         const lora_pair *p = lora_slot(l, i);
@@ -133,7 +155,8 @@ static bool make_groups(adapter_gpu *a, uint64_t *largest, carat_error *err) {
     }
     for (uint32_t i = 0; i < a->n_group; i++) {
         group_gpu *g = &a->groups[i];
-        *largest = g->n > *largest ? g->n : *largest;
+        g->begin = *n_all;
+        *n_all += g->n;
         if (g->n * 4 > a->gpu->info.max_buffer || g->n * 4 > a->gpu->info.max_binding)
             return fail(err, CARAT_E_MEMORY,
                         "train: an adapter of this rank needs %llu MB in one piece; %s allows "
@@ -165,7 +188,7 @@ bool adapter_gpu_create(gpu *g, lora *l, adamw *moments, adapter_gpu **out, cara
     arena *memory = arena_create(err);
     if (!memory) return false;
     adapter_gpu *a = arena_alloc(memory, 1, sizeof *a);
-    uint64_t largest = 0;
+    uint64_t n_all = 0;
     bool ok = a || fail_memory(err, sizeof *a, "an adapter that learns");
     if (ok) {
         *a = (adapter_gpu){
@@ -173,10 +196,11 @@ bool adapter_gpu_create(gpu *g, lora *l, adamw *moments, adapter_gpu **out, cara
         a->groups = arena_alloc(memory, a->n_group, sizeof *a->groups);
         a->pairs = arena_alloc(memory, lora_slots(l), sizeof *a->pairs);
         ok = (a->groups && a->pairs) || fail_memory(err, sizeof *a, "an adapter that learns");
-        ok = ok && make_groups(a, &largest, err);
+        ok = ok && make_groups(a, &n_all, err);
     }
-    if (ok) a->stage = arena_alloc(memory, largest, sizeof *a->stage);
-    ok = ok && (a->stage || fail_memory(err, largest * 4, "an adapter's way to the device"));
+    if (ok) a->stage = arena_alloc(memory, PER_GROUP * n_all, sizeof *a->stage);
+    ok = ok &&
+         (a->stage || fail_memory(err, PER_GROUP * n_all * 4, "an adapter's way from the device"));
     if (!ok) {
         if (a) adapter_gpu_free(a);
         if (!a) arena_free(memory);
@@ -190,6 +214,9 @@ bool adapter_gpu_create(gpu *g, lora *l, adamw *moments, adapter_gpu **out, cara
 
 void adapter_gpu_free(adapter_gpu *a) {
     if (!a) return;
+    if (a->ticket.id)
+        back_drop_read(a->gpu, a->ticket,
+                       stage_of(a, a->at / PER_GROUP, a->at % PER_GROUP) + a->read);
     for (uint32_t i = 0; a->groups && i < a->n_group; i++) {
         const group_gpu *g = &a->groups[i];
         gpu_buffer_free(a->gpu, g->values);

@@ -24,7 +24,7 @@ typedef struct pair_gpu {
 /* What is learned together in one buffer: the pairs of a layer, of the embedding, of the head. */
 typedef struct group_gpu {
     gpu_buffer values, grad, m, v; /* [n] f32; id 0: nothing is learned here */
-    uint64_t n;
+    uint64_t begin, n;             /* begin: values of the groups before it */
 } group_gpu;
 
 typedef struct adapter_gpu {
@@ -35,7 +35,9 @@ typedef struct adapter_gpu {
     uint32_t n_group; /* n_layer + 2 */
     group_gpu *groups;
     pair_gpu *pairs; /* [lora_slots()] */
-    float *stage;    /* [the largest group] on its way */
+    /* On its way: [group, 3, n]. What is fetched stays here until all of it is: what the host has
+     * is always whole, and goes on when the device is lost. */
+    float *stage;
     uint64_t bytes;
     uint32_t at;   /* fetching: group * 3 + buffer */
     uint64_t read; /* floats of it that are here */
@@ -47,7 +49,7 @@ bool adapter_gpu_create(gpu *g, lora *l, adamw *moments, adapter_gpu **out, cara
 void adapter_gpu_free(adapter_gpu *a);
 /* Bytes on the device. */
 uint64_t adapter_gpu_estimate(const lora *l);
-/* Brings values and moments back, a piece at a time; *busy: call again. */
+/* Brings values and moments back, a piece at a time; *busy: call again. All, or nothing. */
 bool adapter_gpu_fetch(adapter_gpu *a, bool *busy, carat_error *err);
 /* The gradients become zero. */
 void adapter_gpu_clear(const adapter_gpu *a, kernel_steps *s);
@@ -120,6 +122,9 @@ typedef struct back_gpu {
     uint32_t block;          /* of the head: its first row; 0 in layers */
     uint32_t piece, n_piece; /* recorded, of all */
 } back_gpu;
+
+/* Ends a read into dst that nobody waits for: a device has few of them at a time. */
+void back_drop_read(gpu *g, gpu_ticket t, void *dst);
 
 /* Room for batches of n_max tokens. budget: bytes, see train_gpu.h. Weights are on the device. */
 bool back_gpu_create(const model *m, gpu *g, kernel_cache *cache, const adapter_gpu *adapter,
