@@ -36,6 +36,7 @@ static int run(settings *s, const char *const *args, size_t n) {
     if (!s->out) return usage_error("merge: --out FILE says where to write");
     carat_error err = {0};
     runtime r = {0};
+    interrupt_install(false);
     bool ok = open_engine(&r, s, args, n, &err);
     ok = ok && runtime_finish(carat_merge(r.engine, NULL, 0, s->out, s->type, &err), "merging",
                               NULL, &err);

@@ -51,6 +51,18 @@ ask="--device cpu --temperature 0"
     check "the type is in the file" 0 "quantisation +Q8_0" inspect z.gguf
     check "not onto itself" 2 "m.gguf is the model itself" merge m.gguf facts --out m.gguf
 }
+# Ctrl-C after a moment: its status is 130, or it was quicker. A shell's own background
+# processes ignore it, so another program sends it.
+name="Ctrl-C leaves nothing"
+timeout --preserve-status -s INT 0.2 "$carat" merge nano facts --out i.gguf --type q8_0 >both 2>&1
+status=$?
+if [ $status -eq 130 ] || [ $status -eq 0 ]; then
+    passed=$((passed + 1)) && echo "ok $name"
+else
+    failed=$((failed + 1)) && echo "not ok $name: $status" && cat both
+fi
+rm -f i.gguf
+
 # shellcheck disable=SC2012 # names of our own
 check "nothing is left over" 0 "^carat" --version
 [ "$(ls | tr '\n' ' ')" = "both facts m.gguf z.gguf " ] || { failed=$((failed + 1)) && ls; }
