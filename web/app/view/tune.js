@@ -154,12 +154,13 @@ function showFigures() {
     const steps = last?.steps ?? tune.report?.steps ?? 0, step = last?.step ?? tune.from;
     bar.max = steps || 1;
     bar.value = step;
-    const all = [["Step", `${step} of ${steps}`], ["Loss", last ? last.loss.toFixed(3) : "\u2013"],
-        measured && ["Held out", measured.loss.toFixed(3)],
+    const all = [["Step", `${step} of ${steps}`],
+        ["Loss", last ? last.loss.toFixed(3) : "\u2013", "key colour-accent"],
+        measured && ["Held out", measured.loss.toFixed(3), "key colour-danger"],
         ["Speed", last ? speed(last.tokensPerSecond) : "\u2013"],
         ["Left", tune.state === "running" && tune.left > 0 ? duration(tune.left) : "\u2013"]];
-    fill(figures, all.filter(Boolean).map(([name, value]) =>
-        el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+    fill(figures, all.filter(Boolean).map(([name, value, key]) =>
+        el("div", {}, el("dt", {class: key}, name), el("dd", {}, value))));
     chart?.show(tune.steps, tune.evals);
 }
 
