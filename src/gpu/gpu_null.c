@@ -62,6 +62,7 @@ gpu_null_counts gpu_null_count(const gpu *g) {
     c.n_buffer = d->buffers.n_used;
     c.n_pipeline = d->pipelines.n_used;
     c.n_bind = d->binds.n_used;
+    c.n_reading = d->reads.n_used;
     c.memory_bytes = arena_bytes(d->memory);
     return c;
 }

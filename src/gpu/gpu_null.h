@@ -22,6 +22,7 @@ typedef struct gpu_null_desc {
 
 typedef struct gpu_null_counts {
     uint64_t n_buffer, n_pipeline, n_bind;           /* alive */
+    uint64_t n_reading;                              /* reads that were not polled to their end */
     uint64_t n_buffer_made, n_write, n_copy, n_read; /* so far */
     uint64_t bytes_written;                          /* by gpu_write() */
     uint64_t n_refused;                              /* calls that WebGPU would not accept */

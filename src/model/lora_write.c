@@ -137,14 +137,17 @@ static bool write_in(const char *dir, const char *name, buf *b, carat_error *err
     return ok;
 }
 
+/* The large file first: where it has no room, a folder that is there stays as it was. */
 bool lora_write_peft(const lora *l, const char *dir, carat_error *err) {
     buf weights = {0}, config = {0};
     lora_put_config(l, &config);
     lora_put_safetensors(l, &weights);
-    const bool ok = write_in(dir, "adapter_config.json", &config, err);
-    if (ok) return write_in(dir, "adapter_model.safetensors", &weights, err);
+    bool ok = !config.failed || fail_memory(err, config.len, dir);
+    ok = ok && write_in(dir, "adapter_model.safetensors", &weights, err) &&
+         write_in(dir, "adapter_config.json", &config, err);
     buf_free(&weights);
-    return false;
+    buf_free(&config);
+    return ok;
 }
 
 /* ---- GGUF ---- */

@@ -11,6 +11,7 @@
 
 #define LAYER_CALLS 256u /* dispatches of a layer, both ways, at most */
 #define MAX_BUFFERS 64u  /* beside those of layers, */
+#define DROP_TRIES  100  /* a browser does not wait */
 #define SAVED       15u  /* each of which has these */
 
 typedef struct widths {
@@ -214,6 +215,11 @@ static bool open_host(back_gpu *b, kernel_cache *cache, carat_error *err) {
     b->head_steps = b->steps ? kernel_steps_create(cache, LAYER_CALLS, err) : NULL;
     return b->head_steps &&
            (!c->n_expert || experts_gpu_create(b->model, b->gpu, b->n_max, &b->experts, err));
+}
+
+void back_drop_read(gpu *g, gpu_ticket t, void *dst) {
+    carat_error e = {0};
+    for (int i = 0; i < DROP_TRIES && gpu_poll(g, t, dst, &e) == GPU_PENDING; i++) gpu_wait(g);
 }
 
 bool back_gpu_create(const model *m, gpu *g, kernel_cache *cache, const adapter_gpu *adapter,

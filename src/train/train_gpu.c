@@ -23,6 +23,7 @@ struct train_gpu {
     float *outcome;      /* [n_max + n_group], see back_gpu.h */
     stage stage;
     gpu_ticket ticket;
+    bool torn;          /* a step was taken in part: what is on the device is worth nothing */
     train_work work;    /* under way */
     uint32_t n_effect;  /* of has_effect's two runs, those that are done */
     double effect_loss; /* of the first */
@@ -58,6 +59,7 @@ bool train_gpu_open(const model *m, gpu *g, kernel_cache *cache, trainer *plan, 
 
 void train_gpu_free(train_gpu *t) {
     if (!t) return;
+    if (t->stage == STAGE_READ) back_drop_read(t->gpu, t->ticket, t->outcome);
     kernel_steps_free(t->steps);
     back_gpu_free(t->back);
     adapter_gpu_free(t->adapter);
@@ -143,7 +145,8 @@ static bool take_step(train_gpu *t, double norm, carat_error *err) {
     const double max = t->plan->options.clip, scale = max / (norm + 1e-6);
     adapter_gpu_step(t->adapter, t->steps, max > 0 && scale < 1 ? (float)scale : 1, t->work.lr);
     kernel_hand_over(t->steps);
-    return kernel_end(t->steps, err);
+    t->torn = !kernel_end(t->steps, err);
+    return !t->torn;
 }
 
 static bool advance(train_gpu *t, bool *busy, train_event *event, carat_error *err) {
@@ -169,6 +172,7 @@ bool train_gpu_advance(train_gpu *t, bool *busy, train_event *event, carat_error
 
 bool train_gpu_fetch(train_gpu *t, bool *busy, carat_error *err) {
     assert(t->stage == STAGE_IDLE);
+    if (t->torn) return fail(err, CARAT_E_DEVICE, "train: the last step was taken in part");
     return adapter_gpu_fetch(t->adapter, busy, err);
 }
 

@@ -175,6 +175,11 @@ void carat_trainer_free(carat_trainer *tr) {
 
 /* ---- telling ---- */
 
+/* What was learned about is gone with it. */
+static bool engine_is_open(const carat_trainer *tr, carat_error *err) {
+    return tr->guest.engine || fail(err, CARAT_E_ARGUMENT, "train: the engine was closed");
+}
+
 static int ascending(const void *a, const void *b) {
     const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
     return (x > y) - (x < y);
@@ -216,6 +221,7 @@ char *carat_trainer_report(const carat_trainer *tr, carat_error *err) {
     const trainer *p = tr->plan;
     carat_model_info info;
     buf b = {0};
+    if (!engine_is_open(tr, err)) return NULL;
     put_rows(tr, &b);
     const bool ok = put_lengths(tr->data, &b, err);
     buf_printf(&b, ",\"steps\":%u,\"epochs\":%u,\"batch_tokens\":%u,\"accumulate\":%u", p->n_step,
@@ -234,6 +240,7 @@ char *carat_trainer_report(const carat_trainer *tr, carat_error *err) {
 
 char *carat_trainer_sample(const carat_trainer *tr, uint32_t i, carat_error *err) {
     buf b = {0};
+    if (!engine_is_open(tr, err)) return NULL;
     if (i >= tr->data->n) {
         fail(err, CARAT_E_ARGUMENT, "train: there is no sample %u; there are %u", i, tr->data->n);
         return NULL;
@@ -265,7 +272,8 @@ void carat_trainer_state(const carat_trainer *tr, carat_train_state *out) {
 /* ---- saving, going on ---- */
 
 static bool at_rest(const carat_trainer *tr, carat_error *err) {
-    return !tr->job || fail(err, CARAT_E_ARGUMENT, "train: a job of the run is under way");
+    return engine_is_open(tr, err) &&
+           (!tr->job || fail(err, CARAT_E_ARGUMENT, "train: a job of the run is under way"));
 }
 
 bool carat_trainer_save(const carat_trainer *tr, const char *path, carat_error *err) {

@@ -35,6 +35,7 @@ void trainer_run_close(carat_trainer *tr) {
 uint64_t trainer_run_bytes(const carat_trainer *tr) {
     const carat_engine *eng = tr->guest.engine;
     const uint64_t state = 3 * tr->adapter->n_value * sizeof(float);
+    if (!eng) return 0;
     if (tr->cpu) return train_cpu_bytes(tr->cpu) + state;
     if (tr->gpu) return train_gpu_bytes(tr->gpu);
     if (eng->device && !eng->device->gpu) return state;
@@ -186,9 +187,14 @@ static bool recover(learn *l, const carat_error *e, carat_error *err) {
         trainer_rewind(tr->plan, &tr->plan->state);
         return true;
     }
-    if (!job_recover(&l->base.job, l->why.code ? &l->why : e, err)) {
+    carat_error last = {0};
+    if (!job_recover(&l->base.job, l->why.code ? &l->why : e, &last)) {
         rest(tr);
-        return false;
+        if (tr->gpu) trainer_run_close(tr); /* what it learned cannot be brought back */
+        const uint32_t is = tr->plan->state.step;
+        if (was == is) return fail(err, last.code, "%s", last.message);
+        return fail(err, last.code, "%s; what was learned in %u steps after step %u is lost",
+                    last.message, was - is, is);
     }
     if (was != tr->plan->state.step) {
         const size_t n = strlen(l->base.job.notice);
@@ -201,6 +207,13 @@ static bool recover(learn *l, const carat_error *e, carat_error *err) {
     return true;
 }
 
+/* An engine or a device that was closed leaves nothing to go on with. */
+static bool engine_is_there(const trainer_job *j, carat_error *err) {
+    const carat_engine *eng = j->trainer->guest.engine;
+    return (eng && eng->device) ||
+           fail(err, CARAT_E_ARGUMENT, "train: the engine or its device was closed");
+}
+
 /* The trainer is free for the next job. */
 static void leave(trainer_job *j) {
     if (j->trainer && j->trainer->job == j) j->trainer->job = NULL;
@@ -209,6 +222,10 @@ static void leave(trainer_job *j) {
 static bool learn_advance(carat_job *job, carat_event *ev, carat_error *err) {
     learn *l = (learn *)job;
     carat_error e = {0};
+    if (!engine_is_there(&l->base, err)) {
+        leave(&l->base);
+        return false;
+    }
     if (step(l, ev, &e)) {
         if (ev->kind == CARAT_EVENT_DONE) leave(&l->base);
         return true;
@@ -292,6 +309,10 @@ static void check_free(carat_job *job) {
 static bool check_advance(carat_job *job, carat_event *ev, carat_error *err) {
     check *c = (check *)job;
     carat_error e = {0};
+    if (!engine_is_there(&c->base, err)) {
+        leave(&c->base);
+        return false;
+    }
     if (check_step(c, ev, &e)) {
         if (ev->kind == CARAT_EVENT_DONE) leave(&c->base);
         return true;
