@@ -2,7 +2,8 @@
  * tsc only, never run. */
 import Default, {Carat, CaratError} from "carat";
 import type OpenAI from "openai";
-import type {Answer, Completion, CompletionChunk, Estimate, Message, Part, Usage} from "carat";
+import type {Adapter, Answer, Completion, CompletionChunk, Estimate, Message, Part, TrainPart,
+    Usage} from "carat";
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2)
     ? true : false;
@@ -112,3 +113,37 @@ async function rest(carat: Carat): Promise<void> {
 }
 
 void [sources, chats, completions, openAi, rest];
+
+async function adapters(carat: Carat, files: File[]): Promise<void> {
+    const one: Adapter = await carat.loadAdapter("/lora/", {name: "one"});
+    const two = await carat.loadAdapter(files);
+    await carat.setAdapters([one, {adapter: two, scale: 0.5}, {adapter: one}]);
+    const [file]: File[] = await one.export("peft");
+    const rank: number = one.info.rank;
+    for (const {name, bytes} of await Carat.adapters.list()) void [name, bytes];
+    // @ts-expect-error made by loadAdapter() and train() only
+    await carat.setAdapters([{name: "one"}]);
+    void [file, rank];
+}
+
+async function training(carat: Carat, file: File): Promise<void> {
+    const run = carat.train({data: file, rank: 8, targets: ["q", "v"], checkpoint: "run",
+        resume: true, onProgress: ({done, total}) => done / total});
+    for await (const part of run) {
+        same<typeof part, TrainPart>(true);
+        if (part.type === "report") void [part.report.samples, part.sample];
+        else if (part.type === "step") void [part.loss, part.tokensPerSecond];
+        else if (part.type === "done") same<typeof part.loss, number | null>(true);
+    }
+    await run.pause();
+    const {finishReason} = await run.result();
+    same<typeof finishReason, "finished" | "patience" | "stopped">(true);
+    await (await run.adapter("facts")).save();
+    carat.train({data: [{prompt: "a", completion: "b"}, {text: "c"}]});
+    // @ts-expect-error no such target
+    carat.train({data: "", targets: ["x"]});
+    // @ts-expect-error there has to be something to learn
+    carat.train({rank: 8});
+}
+
+void [adapters, training];
