@@ -1,6 +1,6 @@
 /* adapter: what a LoRA adapter is, and the same adapter in the other kind of file: PEFT's folder or
- * llama.cpp's GGUF. A model is needed since the sizes and the names of the matrices are its own; its
- * weights are not read.
+ * llama.cpp's GGUF. A model is needed since the sizes and the names of the matrices are its own;
+ * its weights are not read.
  *
  * Flow: main.c and runtime.c before. */
 #include "carat_train.h"

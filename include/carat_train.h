@@ -1,7 +1,8 @@
 /* carat_train: teaching a model. A LoRA adapter for the model of an engine learns from a file of
  * samples; the model itself stays as it is, quantised, and the engine's sessions share its weights.
  *
- *     carat_trainer *tr = carat_trainer_open(eng, &(carat_train_desc){.data = "facts.jsonl"}, &err);
+ *     carat_train_desc what = {.data = "facts.jsonl"};
+ *     carat_trainer *tr = carat_trainer_open(eng, &what, &err);
  *     carat_job *job = carat_train(tr, 0, &err);
  *     for (carat_event ev; carat_wait(job, &ev, &err) && ev.kind != CARAT_EVENT_DONE;)
  *         ...                         // CARAT_EVENT_STEP: carat_trainer_state()
@@ -81,9 +82,9 @@ char *carat_trainer_report(const carat_trainer *tr, carat_error *err);
  * carat_string_free() it. */
 char *carat_trainer_sample(const carat_trainer *tr, uint32_t i, carat_error *err);
 
-/* Takes n_step more steps, or all that are left (0). Events: PROGRESS while weights are loaded (done
- * of total bytes) and within a step (done of total tokens, text "step" or "eval"), STEP after each,
- * EVAL after each measurement, NOTICE, then DONE. At its end, also when it is cancelled, what has
+/* Takes n_step more steps, or all that are left (0). Events: PROGRESS while weights are loaded
+ * (done of total bytes) and within a step (done of total tokens, text "step" or "eval"), STEP after
+ * each, EVAL after each measurement, NOTICE, then DONE. At its end, also when it is cancelled, what has
  * been learned is back on the host: the calls below are for then. A loss that is not a number is an
  * error; what was learned up to the last good step stays. */
 carat_job *carat_train(carat_trainer *tr, uint32_t n_step, carat_error *err);

@@ -1,6 +1,6 @@
-/* Training by the public interface, on nano: the report, a run and its events, stopping and going on
- * to the last bit, files, and what is refused. On the CPU; what a GPU changes for the job, on
- * the null device. */
+/* Training by the public interface, on nano: the report, a run and its events, stopping and going
+ * on to the last bit, files, and what is refused. On the CPU; what a GPU changes for the job, on the
+ * null device. */
 #include "carat_train.h"
 #include "gpu/gpu_null.h"
 #include "model/engine.h"
@@ -524,7 +524,7 @@ static void null_run(void **state) {
     close_null();
 }
 
-/* Lost before anything was brought back: the CPU begins anew, and all is as if it had been alone. */
+/* Lost before anything was brought back: the CPU begins anew, as if it had been alone. */
 static void lost(void **state) {
     (void)state;
     carat_train_desc d = usual(write_data("colours.jsonl", colours));
