@@ -18,32 +18,35 @@ typedef struct reader {
     arena *row; /* of the row at hand */
     id_list ids;
     buf target; /* [ids.len] */
+    buf role;   /* of a turn, as text */
 } reader;
 
 /* ---- what is learned ---- */
 
 /* Whether the turn that begins at i is the model's; *after: its first token after the role. */
-static bool models_turn(const tokenizer *t, const id_list *ids, size_t i, size_t *after) {
-    buf role = {0};
+static bool models_turn(reader *r, size_t i, size_t *after) {
     bool ended = false;
-    for (i++; i < ids->len && role.len < 32 && !ended; i++) {
-        tokenizer_decode(t, ids->data[i], false, &role);
-        ended = role.data && strchr(role.data, '\n');
+    buf *role = &r->role;
+    if (role->failed) return false; /* of this row; encode_row() says so */
+    buf_reset(role);
+    for (i++; i < r->ids.len && role->len < 32 && !ended && !role->failed; i++) {
+        tokenizer_decode(r->t, r->ids.data[i], false, role);
+        ended = role->data && strchr(role->data, '\n');
     }
-    const bool yes = ended && !strcmp(role.data, "model\n");
-    buf_free(&role);
     *after = i;
-    return yes;
+    return ended && !strcmp(role->data, "model\n");
 }
 
 /* Marks what the model says. A tool's response begins with a token that the model writes after its
  * call; the rest of it comes from outside. */
-static void mark_answers(const tokenizer *t, const id_list *ids, char *target) {
-    const int32_t *s = t->specials;
+static void mark_answers(reader *r) {
+    const id_list *ids = &r->ids;
+    const int32_t *s = r->t->specials;
+    char *target = r->target.data;
     bool response = false;
     for (size_t i = 0; i < ids->len; i++) {
         size_t at;
-        if (ids->data[i] != s[SPECIAL_TURN] || !models_turn(t, ids, i, &at)) continue;
+        if (ids->data[i] != s[SPECIAL_TURN] || !models_turn(r, i, &at)) continue;
         for (; at < ids->len; at++) {
             const int32_t id = ids->data[at];
             if (id == s[SPECIAL_RESPONSE]) {
@@ -78,8 +81,7 @@ static void put_empty_thought(reader *r) {
     const char *thought = "<|channel>thought\n<channel|>";
     size_t last = SIZE_MAX, at;
     for (size_t i = 0; i < r->ids.len; i++)
-        if (r->ids.data[i] == r->t->specials[SPECIAL_TURN] && models_turn(r->t, &r->ids, i, &at))
-            last = at;
+        if (r->ids.data[i] == r->t->specials[SPECIAL_TURN] && models_turn(r, i, &at)) last = at;
     if (last == SIZE_MAX) return;
     id_list whole = {0};
     ids_append(&whole, r->ids.data, last);
@@ -91,7 +93,7 @@ static void put_empty_thought(reader *r) {
     buf_reset(&r->target);
     for (size_t i = 0; i < whole.len; i++) buf_put(&r->target, "", 1);
     if (whole.failed || r->target.failed) return;
-    mark_answers(r->t, &whole, r->target.data);
+    mark_answers(r);
     memset(r->target.data + last, 0, end - last);
 }
 
@@ -106,7 +108,7 @@ static bool encode_messages(reader *r, const row *w, carat_error *err) {
     if (ok) {
         chat_encode(r->t, &p, &r->ids);
         for (size_t i = 0; i < r->ids.len; i++) buf_put(&r->target, "", 1);
-        if (!r->ids.failed && !r->target.failed) mark_answers(r->t, &r->ids, r->target.data);
+        if (!r->ids.failed && !r->target.failed) mark_answers(r);
         if (r->o->large && !thinking) put_empty_thought(r);
     }
     chat_prompt_free(&p);
@@ -122,7 +124,8 @@ static void encode_text(reader *r, const json *text) {
     ids_put(&r->ids, bos);
     for (size_t i = body.len && body.data[0] == bos; i < body.len; i++)
         ids_put(&r->ids, body.data[i]);
-    if (!tokenizer_is_stop(r->t, r->ids.data[r->ids.len - 1])) ids_put(&r->ids, s[SPECIAL_EOS]);
+    if (!r->ids.failed && !tokenizer_is_stop(r->t, r->ids.data[r->ids.len - 1]))
+        ids_put(&r->ids, s[SPECIAL_EOS]);
     r->ids.failed |= body.failed;
     ids_free(&body);
     for (size_t i = 0; i < r->ids.len; i++) buf_put(&r->target, i ? "\1" : "", 1);
@@ -161,12 +164,14 @@ static bool encode_row(reader *r, const json *object, carat_error *err) {
     r->ids.len = 0;
     r->ids.failed = false;
     buf_reset(&r->target);
+    buf_reset(&r->role);
     if (!row_read(r->row, object, &w, err)) return false;
     if (w.text)
         encode_text(r, w.text);
     else if (!encode_messages(r, &w, err))
         return false;
-    return (!r->ids.failed && !r->target.failed) || fail_memory(err, r->ids.len, "a sample");
+    return (!r->ids.failed && !r->target.failed && !r->role.failed) ||
+           fail_memory(err, r->ids.len, "a sample");
 }
 
 /* wrong: why the row is none. Counts it, or stops. */
@@ -313,6 +318,7 @@ bool dataset_open(const tokenizer *t, source *src, const dataset_options *o, dat
     arena_free(r.row);
     ids_free(&r.ids);
     buf_free(&r.target);
+    buf_free(&r.role);
     if (ok)
         *out = d;
     else
