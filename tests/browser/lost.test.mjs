@@ -1,9 +1,10 @@
-// The package on a GPU, and that GPU going away in the middle of an answer: the page hears of it,
-// and the answer goes on. (That it goes on on another GPU, gpu.test.mjs shows.)
+// The package on a GPU, and that GPU going away in the middle of an answer, or of learning: the page
+// hears of it, and it goes on. (That it goes on on another GPU, gpu.test.mjs shows.)
 
 import assert from "node:assert/strict";
 import {browserTest} from "./lib.mjs";
 import {sum} from "./nano.mjs";
+import {options, routes as data} from "./train_lib.mjs";
 
 /** carat's own worker with one adapter, whose device is destroyed n submits after {lose: n}. */
 const worker = `
@@ -61,3 +62,30 @@ browserTest("an answer on the GPU, and one whose GPU is lost", async ({inCarat})
     assert.equal(r.after.kind, "cpu");
     assert.equal(r.cached, 16);
 }, {routes, seconds: 300});
+
+browserTest("a training run whose GPU is lost goes on on the CPU", async ({inCarat}) => {
+    const r = await inCarat(async ({Carat}, {messages, options}) => {
+        const notices = [];
+        const carat = await Carat.load("/models/nano.gguf", {device: "gpu", store: false,
+            base: "/lost/", contextLength: 256, onNotice: (notice) => notices.push(notice)});
+        const data = await (await fetch("/facts.jsonl")).text();
+        const learn = async () => {
+            const run = carat.train({data, ...options, steps: 2}), losses = [];
+            for await (const part of run) if (part.type === "step") losses.push(part.loss);
+            await run.close();
+            return losses;
+        };
+        const channel = new BroadcastChannel("lose");
+        await new Promise((resolve) => {
+            channel.onmessage = resolve;
+            channel.postMessage({lose: 2});
+        });
+        const lost = await learn(), onCpu = await learn();
+        const {text} = await carat.chat({messages, temperature: 0}).result();
+        await carat.close();
+        return {lost, onCpu, notices, text, after: carat.device.kind};
+    }, {messages: sum, options});
+    assert.deepEqual([r.lost.length, r.lost, r.text, r.after], [2, r.onCpu, "23 + 45 = 68.", "cpu"]);
+    assert.equal(r.notices.length, 1);
+    assert.match(r.notices[0], /the GPU was lost; carrying on with CPU/);
+}, {routes: {...routes, ...data}, seconds: 300});
