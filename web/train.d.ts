@@ -96,10 +96,11 @@ export interface TrainOptions {
     epochs?: number;
     /** at most */
     steps?: number;
-    /** tokens of a batch, into which short samples are packed; default 2048, or an eighth of the
+    /** tokens of a batch, into which short samples are packed; default 512, or an eighth of the
      * data where that is less; 1: each sample by itself */
     batchTokens?: number;
-    /** batches a step */
+    /** batches a step; default 1, or without batchTokens as many as make 2048 tokens or an eighth
+     * of the data */
     accumulate?: number;
     /** steps between measurements */
     evalEvery?: number;

@@ -16,7 +16,7 @@ import {openBlob} from "./source.js";
 /** @typedef {import("./carat.js").TrainPart} TrainPart */
 /** @typedef {import("./adapters.js").Host} Host */
 /** @typedef {{id: number, signal: AbortSignal, onPart: (part: TrainPart) => void,
- *     meter: import("./progress.js").Meter}} Call */
+ *     onNotice: (notice: string) => void, meter: import("./progress.js").Meter}} Call */
 /** @typedef {{line: import("./run.js").Line, host: Host, drive: (job: Job,
  *     call: {signal: AbortSignal}, onEvent: (event: Event) => void) => Promise<unknown>}} Shop */
 /** @typedef {{data: File, adapter: number | null, options: object, checkpoint: string | null,
@@ -113,6 +113,16 @@ class Run {
         this.#call.onPart({type: "checkpoint", name, step: engine.trainingState().step});
     }
 
+    /** What was learned matters more than a full disk. @param {string} name */
+    async #saveIfPossible(name) {
+        try {
+            await this.save(name);
+        } catch (error) {
+            if (!(error instanceof CaratError)) throw error;
+            this.#call.onNotice(`${error.message}; training goes on without this checkpoint`);
+        }
+    }
+
     /** @param {Event} event */
     #tell({kind, text, done, total}) {
         const {meter, onPart} = this.#call;
@@ -146,7 +156,7 @@ class Run {
                 if (!checkpoint || step === saved) return;
                 if (!finished && !this.stopped && !this.#paused &&
                     step - saved < this.#request.checkpointEvery) return;
-                await this.save(checkpoint);
+                await this.#saveIfPossible(checkpoint);
                 saved = step;
             });
             if (engine.trainingState().finished || this.stopped) break;

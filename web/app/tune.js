@@ -13,6 +13,10 @@ import {explain, model} from "./model.js";
 /** Of the checkpoint, and of what has to be the same to go on from it. */
 const saved = "fine-tune";
 
+/** Pages without such a place can train, too. */
+const keeping = "getDirectory" in (navigator.storage ?? {})
+    ? {checkpoint: saved, checkpointEvery: 25} : {};
+
 /** @typedef {import("../carat/carat.js").TrainReport} TrainReport */
 /** @typedef {import("../carat/carat.js").AdapterTarget} AdapterTarget */
 /** @typedef {{rank: number, targets: keyof typeof targetSets, epochs: number,
@@ -127,8 +131,7 @@ class Tune extends EventTarget {
         await before?.close().catch(() => {});
         if (opening !== this.#opening) return;
         const run = model.carat.train({...options, data: file, targets: targetSets[targets].targets,
-            memory: memory * 1e9, name: this.name, warmup: 2, seed: 1, checkpoint: saved,
-            checkpointEvery: 25, ...more});
+            memory: memory * 1e9, name: this.name, warmup: 2, seed: 1, ...keeping, ...more});
         this.#run = run;
         this.#follow(run);
     }

@@ -5,6 +5,7 @@
 
 import {announce, byId, el, fill, icon} from "../dom.js";
 import {bytes, duration, speed} from "../format.js";
+import {isModel} from "../media.js";
 import {model} from "../model.js";
 import {targetSets, tune} from "../tune.js";
 import {Chart} from "./chart.js";
@@ -72,7 +73,7 @@ function showReport() {
 /** @param {DragEvent} e */
 function dropped(e) {
     const file = e.dataTransfer?.files[0];
-    if (!file || byId("tune").hidden || !/\.(jsonl|json|csv)$/i.test(file.name)) return;
+    if (!file || byId("tune").hidden || picker.hidden || isModel(file)) return;
     e.preventDefault();
     e.stopImmediatePropagation();
     byId("drop-hint").hidden = true;
