@@ -8,11 +8,11 @@
 
 static const uint32_t sizes[] = {1, 31, 33, 63, 64, 65};
 
-/* What is in the output before: old values to add to, or nothing. */
+/* What is in the output before: old values to add to, or to replace. */
 static kt_output out_before(float *want, size_t n, bool add) {
     float *old = values(n);
     for (size_t i = 0; i < n && add; i++) want[i] += old[i];
-    return add ? kt_out_with(old, n * 4) : kt_out(n * 4);
+    return kt_out_with(old, n * 4);
 }
 
 /* A matrix on the device and as the weight of `scale` that the references take. */
