@@ -32,7 +32,7 @@
 
 /* As in src/gpu/kernel.h. */
 #define FIRST_PAIR 128
-#define FIRST_LONG 248
+#define FIRST_LONG 244
 #define MAX_DEPTH  64
 #define MAX_SYMBOL (FIRST_LONG + (256 - FIRST_LONG) * 255)
 #define LEAST_USE  4 /* a pair's entry in the table has 4 bytes, and each use saves one or two */

@@ -13,7 +13,7 @@
  * on, a symbol takes two bytes, a and b: KERNEL_FIRST_LONG + 255 * (a - KERNEL_FIRST_LONG) + b - 1.
  * So plain WGSL, which is ASCII, is a packed text too. */
 #define KERNEL_FIRST_PAIR 128u
-#define KERNEL_FIRST_LONG 248u
+#define KERNEL_FIRST_LONG 244u
 #define KERNEL_MAX_DEPTH  64u /* symbols that wait while one is unpacked */
 extern const uint16_t kernel_pairs[][2];
 
