@@ -37,7 +37,7 @@ static const option bench_options[] = {
            "those of a step",
            .min = 2, .max = 1 << 24),
     OPTION("train-memory", 0, F64, memory, "GB",
-           "memory for it beside the weights: with less, more is computed again; default: 4.3",
+           "memory for it beside the weights: with less, more is computed again; default: 4",
            .min = 1e-3, .max = 1e6),
     OPTION("json", 0, FLAG, json, NULL, "print one JSON object"),
     OPTION("csv", 0, TEXT, csv, "FILE",

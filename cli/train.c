@@ -83,10 +83,13 @@ static const option rate_options[] = {
            .max = 1 << 30),
     OPTION("batch-tokens", 0, U32, train.batch_tokens, "N",
            "tokens of a batch, into which short samples are packed; 1: a sample each; default: "
-           "2048, or an eighth of the data where that is less",
+           "512, or an eighth of the data where that is less",
            .max = 1 << 24),
-    OPTION("accumulate", 0, U32, train.n_accumulate, "N", "batches of a step; default: 1", .min = 1,
-           .max = 1 << 20),
+    OPTION(
+        "accumulate", 0, U32, train.n_accumulate, "N",
+        "batches of a step; default: 1, or without --batch-tokens as many as make 2048 tokens or "
+        "an eighth of the data",
+        .min = 1, .max = 1 << 20),
     OPTION("weight-decay", 0, F64, train.weight_decay, "X",
            "how much of every value a step takes away, times the rate; default: 0", .max = 0.99),
     OPTION("clip", 0, F64, clip, "X", "the gradient's norm, at most; 0: any; default: 1",
@@ -107,7 +110,7 @@ static const option general_options[] = {
            "error, or the CPU reference"),
     OPTION("memory", 0, F64, memory, "GB",
            "memory for the run beside the weights: with less, more is computed again; default: "
-           "4.3",
+           "4",
            .min = 0.001, .max = 1e5),
     OPTION("template", 0, CHOICE, template_, "small|large",
            "chat template of the small models (E2B, E4B) or of the large ones; default: by the "

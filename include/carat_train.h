@@ -59,14 +59,15 @@ typedef struct carat_train_desc {
     uint32_t n_warmup;     /* steps in which the rate rises */
     uint32_t n_epoch;      /* 0: 3, or as many as n_step takes */
     uint32_t n_step;       /* at most; 0: as the epochs have */
-    uint32_t batch_tokens; /* of a batch, into which short samples are packed; 0: 2048, or an
+    uint32_t batch_tokens; /* of a batch, into which short samples are packed; 0: 512, or an
                               eighth of the data where that is less; 1: a sample each */
-    uint32_t n_accumulate; /* batches a step; 0: 1 */
+    uint32_t n_accumulate; /* batches a step; 0: 1, or with batch_tokens 0 as many as make 2048
+                              tokens, or an eighth of the data */
     uint32_t eval_every;   /* steps between measurements; 0: only at the end */
     uint32_t patience;     /* measurements without progress before it stops; 0: never */
     uint64_t seed;         /* of the adapter, the order and dropout */
     uint64_t memory; /* bytes for the run beside the weights, which decide how much is kept and
-                              how much computed again; 0: 4 GiB */
+                              how much computed again; 0: 4 GB */
 } carat_train_desc;
 
 /* Reads the data and makes the adapter. eng must outlive the trainer, which the next calls of the
@@ -84,9 +85,9 @@ char *carat_trainer_sample(const carat_trainer *tr, uint32_t i, carat_error *err
 
 /* Takes n_step more steps, or all that are left (0). Events: PROGRESS while weights are loaded
  * (done of total bytes) and within a step (done of total tokens, text "step" or "eval"), STEP after
- * each, EVAL after each measurement, NOTICE, then DONE. At its end, also when it is cancelled, what has
- * been learned is back on the host: the calls below are for then. A loss that is not a number is an
- * error; what was learned up to the last good step stays. */
+ * each, EVAL after each measurement, NOTICE, then DONE. At its end, also when it is cancelled, what
+ * has been learned is back on the host: the calls below are for then. A loss that is not a number is
+ * an error; what was learned up to the last good step stays. */
 carat_job *carat_train(carat_trainer *tr, uint32_t n_step, carat_error *err);
 
 typedef struct carat_train_state {

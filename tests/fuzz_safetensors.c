@@ -1,5 +1,6 @@
 /* Fuzzes safetensors headers: whatever opens must be found again and lie inside the file. */
 #include "file/file.h"
+#include "file/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>

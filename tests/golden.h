@@ -5,6 +5,8 @@
 
 #include "model/model.h"
 
+#include "file/safetensors.h"
+
 #include "load_json.h"
 
 #include <math.h>

@@ -1,5 +1,6 @@
 /* safetensors: headers read and refused, values of every dtype that is read. */
 #include "file/file.h"
+#include "file/safetensors.h"
 #include "test_memory.h"
 
 static char *exact; /* the bytes under test, in memory of exactly their size */

@@ -181,26 +181,4 @@ typedef struct ollama_entry {
 /* All models of all stores, sorted by name; damaged manifests are left out. */
 bool ollama_list(arena *a, ollama_entry **out, size_t *n, carat_error *err);
 
-/* ---- safetensors.c ---- */
-
-typedef struct safetensor {
-    const char *name;
-    char dtype[8]; /* "F32", "F16", "BF16", "U8", ... */
-    uint32_t n_dims;
-    uint64_t ne[8];        /* slowest first, as the file says */
-    uint64_t offset, size; /* absolute bytes */
-} safetensor;
-
-typedef struct safetensors {
-    source *src;
-    size_t n;
-    const safetensor *tensors; /* [n] */
-    const json *metadata;      /* "__metadata__", or NULL */
-} safetensors;
-
-bool safetensors_open(arena *a, source *src, safetensors **out, carat_error *err);
-const safetensor *safetensors_find(const safetensors *s, const char *name);
-/* Reads a tensor of F32, F16 or BF16 as f32 [its element count]. */
-bool safetensors_read_f32(const safetensors *s, const safetensor *t, float *out, carat_error *err);
-
 #endif

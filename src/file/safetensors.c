@@ -5,7 +5,7 @@
  * the data. Offsets count from the end of the header; the last dimension is the fastest.
  *
  * Flow: source.c before; adapters and tests after. */
-#include "file/file.h"
+#include "file/safetensors.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -5,6 +5,8 @@
  * Flow: file/safetensors.c and file/gguf.c before, lora.c after. */
 #include "model/lora.h"
 
+#include "file/safetensors.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>

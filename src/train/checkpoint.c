@@ -7,6 +7,8 @@
  * Flow: train.c before and after. */
 #include "train/train.h"
 
+#include "file/safetensors.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>

@@ -11,10 +11,11 @@
 
 #define DEFAULT_RANK   16u
 #define DEFAULT_RATE   2e-4
-#define DEFAULT_BATCH  2048u
+#define DEFAULT_BATCH  512u /* more are no faster, and take more memory */
+#define DEFAULT_STEP   2048u
 #define DEFAULT_STEPS  8u /* of an epoch, at least: small data makes small batches */
 #define DEFAULT_EPOCHS 3u
-#define DEFAULT_BUDGET (4ull << 30)
+#define DEFAULT_BUDGET 4000000000ull
 
 /* ---- what a description means ---- */
 
@@ -105,10 +106,19 @@ static bool open_data(carat_trainer *tr, const carat_train_desc *d, carat_error 
     return ok;
 }
 
-static uint32_t batch_tokens(const carat_trainer *tr, const carat_train_desc *d) {
+/* Tokens of a step where none are asked for. */
+static uint32_t step_tokens(const carat_trainer *tr) {
     const size_t part = tr->data->ids.len / DEFAULT_STEPS;
-    if (d->batch_tokens) return d->batch_tokens;
-    return part < DEFAULT_BATCH ? (uint32_t)part : DEFAULT_BATCH;
+    return part < DEFAULT_STEP ? (uint32_t)part : DEFAULT_STEP;
+}
+
+static uint32_t batch_tokens(const carat_trainer *tr, const carat_train_desc *d) {
+    return d->batch_tokens ? d->batch_tokens : min_u32(step_tokens(tr), DEFAULT_BATCH);
+}
+
+static uint32_t batches(const carat_trainer *tr, const carat_train_desc *d) {
+    if (d->n_accumulate || d->batch_tokens) return d->n_accumulate;
+    return max_u32(1, step_tokens(tr) / DEFAULT_BATCH);
 }
 
 static bool open_plan(carat_trainer *tr, const carat_train_desc *d, carat_error *err) {
@@ -117,7 +127,7 @@ static bool open_plan(carat_trainer *tr, const carat_train_desc *d, carat_error 
                              .clip = d->clip < 0   ? 0
                                      : d->clip > 0 ? d->clip
                                                    : 1,
-                             .n_accumulate = d->n_accumulate,
+                             .n_accumulate = batches(tr, d),
                              .n_epoch = d->n_epoch  ? d->n_epoch
                                         : d->n_step ? UINT32_MAX
                                                     : DEFAULT_EPOCHS,
