@@ -2,7 +2,8 @@
 // engine and nano cannot be made to say: attacks, long code, failures, huge downloads. It has the
 // interface of carat.d.ts as far as the app uses it. Served as /carat/carat.js (app_lib.mjs).
 //
-// globalThis.fake: {answers: {question: [part, ...]}, delay, device, models, ollama, fail, steps, ...}
+// globalThis.fake: {answers: {question: [part, ...]}, delay, device, models, ollama, fail, steps,
+// ...}
 
 const plan = globalThis.fake ??= {};
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
