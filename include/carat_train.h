@@ -86,8 +86,8 @@ char *carat_trainer_sample(const carat_trainer *tr, uint32_t i, carat_error *err
 /* Takes n_step more steps, or all that are left (0). Events: PROGRESS while weights are loaded
  * (done of total bytes) and within a step (done of total tokens, text "step" or "eval"), STEP after
  * each, EVAL after each measurement, NOTICE, then DONE. At its end, also when it is cancelled, what
- * has been learned is back on the host: the calls below are for then. A loss that is not a number is
- * an error; what was learned up to the last good step stays. */
+ * has been learned is back on the host: the calls below are for then. A loss that is not a number
+ * is an error; what was learned up to the last good step stays. */
 carat_job *carat_train(carat_trainer *tr, uint32_t n_step, carat_error *err);
 
 typedef struct carat_train_state {
