@@ -404,14 +404,16 @@ static bool make_index(arena *a, gguf *g, carat_error *err) {
 
 /* "x-00002-of-00005.gguf" -> x, 2, 5; false: another kind of name. */
 static bool split_name(const char *path, size_t *prefix, unsigned *no, unsigned *count) {
-    size_t n = strlen(path);
-    int end = 0;
-    if (n < 20) return false;
-    const char *tail = path + n - 20;
-    for (int i = 0; i < 20; i++) /* sscanf alone would accept spaces and signs */
-        if ("-ddddd-of-ddddd.gguf"[i] == 'd' && (tail[i] < '0' || tail[i] > '9')) return false;
-    *prefix = n - 20;
-    return sscanf(tail, "-%5u-of-%5u.gguf%n", no, count, &end) == 2 && end == 20;
+    static const char form[] = "-ddddd-of-ddddd.gguf";
+    const size_t n = strlen(path), n_form = sizeof form - 1;
+    if (n < n_form) return false;
+    const char *tail = path + n - n_form;
+    for (size_t i = 0; i < n_form; i++)
+        if (form[i] == 'd' ? tail[i] < '0' || tail[i] > '9' : tail[i] != form[i]) return false;
+    *prefix = n - n_form;
+    *no = (unsigned)strtoul(tail + 1, NULL, 10);
+    *count = (unsigned)strtoul(tail + 10, NULL, 10);
+    return true;
 }
 
 /* Reads the rest of a split set whose first file is parts[0]. */
