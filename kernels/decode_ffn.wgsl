@@ -1,14 +1,15 @@
-// include: reduce4 stream input64 lanes gelu
+// include: reduce4 stream input64 lanes gelu lora_added
 // formats: A B
 // decode_ffn: fourth stage of a layer, one token. h = stream (lib/stream), z = rms(h) * w_norm,
 //   act[row0 + r] = gelu(Wgate z)[r] * (Wup z)[r], r < n_row, as 16-bit integers in groups of 16
 //   (lib/dot64): elements 3 g, 3 g + 1, 3 g + 2 are high, low, and scale and sum. h goes to h_out.
-//   With ADAPTED, delta [2, n_ff] is what adapters add to gate and up; otherwise it is not read.
+//   With ADAPTED, gate z and up z have B u added (lib/lora_added; gate's n_ff rows, then up's);
+//   otherwise `added` is not read.
 //   wA gate [n_row, n_embd], wB up [n_row, n_embd].
 // Grid: any number of workgroups; each norms the stream for itself, then they take blocks of
 // 256 / LANES rows in turn; LANES threads share a row of each matrix; rows come in whole groups of
 // 16. z as 16-bit integers in groups of 16, the rest f32 (lib/input64); n_embd is a multiple of 64.
-// CPU twin: ref_rmsnorm(), ref_matmul(), ref_geglu().
+// CPU twin: ref_rmsnorm(), ref_matmul(), ref_lora(), ref_geglu().
 
 override LANES: u32 = 8; // 8 or 16
 override ADAPTED: u32 = 0;
@@ -16,7 +17,7 @@ override ADAPTED: u32 = 0;
 struct Args {
     n_embd: u32, n_row: u32, row0: u32, eps: f32,
     scale: f32, w_post: u32, w_norm: u32, scale_gate: f32,
-    scale_up: f32, n_ff: u32
+    scale_up: f32, n_ff: u32, rank: u32, b0: u32
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> base: array<vec4<f32>>;
@@ -26,7 +27,7 @@ struct Args {
 @group(0) @binding(5) var<storage, read> wB: array<WB>;
 @group(0) @binding(6) var<storage, read_write> h_out: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> act: array<vec4<u32>>;
-@group(0) @binding(8) var<storage, read> delta: array<f32>;
+@group(0) @binding(8) var<storage, read> added: array<u32>;
 
 var<workgroup> values: array<f32, 32>; // of the workgroup's rows
 
@@ -45,6 +46,16 @@ fn dot_rows(at: u32, n: u32, lid: u32) -> vec2<f32> {
     for (var c = lid % LANES; c < n; c += LANES) {
         sum += vec2(dot64A(at + c, input_get(groups64A(c))),
                     dot64B(at + c, input_get(groups64B(c))));
+    }
+    return sum;
+}
+
+// This thread's part of what adapters add to a gate and an up row.
+fn added_rows(row: u32, lid: u32) -> vec2<f32> {
+    var sum = vec2(0.0);
+    for (var k = lid % LANES; k < args.rank / 2; k += LANES) {
+        sum += vec2(dot(added_b(row, k), added_u(0, k)),
+                    dot(added_b(args.n_ff + row, k), added_u(1, k)));
     }
     return sum;
 }
@@ -74,7 +85,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
     if (whole) { input_stage(0, n_chunk, lid); }
     for (var row0 = wid.x * rows; row0 < args.n_row; row0 += n_wg.x * rows) {
         let row = row0 + lid / LANES;
-        let at = min(row, args.n_row - 1) * n_chunk;
+        let last = args.n_row - 1;
+        let at = min(row, last) * n_chunk;
         var sum = vec2(0.0);
         if (whole) {
             sum = dot_rows(at, n_chunk, lid);
@@ -87,9 +99,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
             }
         }
         sum = lanes_sum(sum, lid) * vec2(args.scale_gate, args.scale_up);
-        if (ADAPTED != 0 && row < args.n_row) {
-            sum += vec2(delta[args.row0 + row], delta[args.n_ff + args.row0 + row]);
-        }
+        if (ADAPTED != 0) { sum += lanes_sum(added_rows(args.row0 + min(row, last), lid), lid); }
         if (lid % LANES == 0) { values[lid / LANES] = gelu(sum.x) * sum.y; }
         workgroupBarrier();
         if (lid < rows / 16) { pack(row0 + lid * 16, lid * 16); }

@@ -1,4 +1,4 @@
-// include: input64 lanes
+// include: input64 lanes lora lora_own
 // formats: A
 // decode_out: third stage of a layer, one token. o = merge of the attention's splits,
 //   out[out0 + r] = scale * sum_c Wo[r, c] o[c].
@@ -6,21 +6,25 @@
 //   o = sum_s exp(m_s - m) attn_s / sum_s exp(m_s - m) l_s, m the largest m_s;
 //   n_split 0: attn is o already (decode_merge).
 //   head_dim is a multiple of 16, n_col = n_head * head_dim of 64.
-// Grid: ceil(n_row * LANES / 256); LANES threads share a row. o as 16-bit integers in groups of 16,
-// the rest f32 (lib/input64).
-// CPU twin: ref_softmax(), ref_matmul().
+// Grid: n_group = ceil(n_row * LANES / 256); LANES threads share a row. o as 16-bit integers in
+// groups of 16, the rest f32 (lib/input64). With ADAPTED, the workgroups after these make u of what
+// adapters add (lib/lora); otherwise lora is not touched.
+// CPU twin: ref_softmax(), ref_matmul(), ref_lora().
 
 override LANES: u32 = 64;
+override ADAPTED: u32 = 0;
 
 struct Args {
     n_row: u32, n_col: u32, out0: u32, scale: f32,
-    head_dim: u32, n_split: u32
+    head_dim: u32, n_split: u32, n_group: u32, n_rank: u32,
+    a0: u32
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> attn: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> stat: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read> wA: array<WA>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(5) var<storage, read_write> lora: array<vec2<u32>>;
 
 fn input_value(i: u32) -> vec4<f32> { // values 4 i .. 4 i + 3 of o
     if (args.n_split == 0) { return attn[i]; }
@@ -41,6 +45,10 @@ fn input_value(i: u32) -> vec4<f32> { // values 4 i .. 4 i + 3 of o
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    if (ADAPTED != 0 && wid.x >= args.n_group) {
+        lora_make(wid.x - args.n_group, lid);
+        return;
+    }
     let n_chunk = args.n_col / 64;
     let row = (wid.x * 256 + lid) / LANES;
     let at = min(row, args.n_row - 1) * n_chunk;

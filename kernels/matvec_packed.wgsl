@@ -1,18 +1,36 @@
-// include: lanes
+// include: lanes lora lora_own
 // formats: A
 // matvec_packed: matvec for an input that is packed already (decode_ffn).
 //   out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; wA [n_row, n_col].
 //   x: 16-bit integers in groups of 16 (lib/dot64), elements 3 g .. 3 g + 2 of group g; n_col is a
 //   multiple of 64.
-// Grid: ceil(n_row * LANES / 256); LANES threads share a row. f32 sums. CPU twin: ref_matmul().
+// Grid: n_group = ceil(n_row * LANES / 256); LANES threads share a row. f32 sums. With ADAPTED, the
+// workgroups after these make u of what adapters add (lib/lora); otherwise lora is not touched.
+// CPU twin: ref_matmul(), ref_lora().
 
 override LANES: u32 = 32;
+override ADAPTED: u32 = 0;
 
-struct Args { n_row: u32, n_col: u32, out0: u32, scale: f32 }
+struct Args {
+    n_row: u32, n_col: u32, out0: u32, scale: f32,
+    n_group: u32, n_rank: u32, a0: u32
+}
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> wA: array<WA>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read_write> lora: array<vec2<u32>>;
+
+fn signed_bytes(w: u32) -> vec4<f32> {
+    return vec4<f32>(bitcast<vec4<i32>>(vec4(w) << vec4(24u, 16u, 8u, 0u)) >> vec4(24u));
+}
+
+// Values 4 i .. 4 i + 3 of x, for adapters.
+fn input_value(i: u32) -> vec4<f32> {
+    let g = i / 4 * 3;
+    let q = signed_bytes(x[g][i % 4]) * 256.0 + signed_bytes(x[g + 1][i % 4]);
+    return q * bitcast<f32>(x[g + 2].x);
+}
 
 // Groups a, a + 1, b, b + 1 of x.
 fn packed_input(a: u32, b: u32) -> Input64 {
@@ -27,6 +45,10 @@ fn packed_input(a: u32, b: u32) -> Input64 {
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    if (ADAPTED != 0 && wid.x >= args.n_group) {
+        lora_make(wid.x - args.n_group, lid);
+        return;
+    }
     let n_chunk = args.n_col / 64;
     let row = (wid.x * 256 + lid) / LANES;
     let at = min(row, args.n_row - 1) * n_chunk;

@@ -67,9 +67,10 @@ typedef struct stream_data {
     uint32_t w_more;            /* offset of 256 values for anything else */
     float scale, *vector;       /* [w_more + 256] */
     gpu_view base, update, vectors;
-    kt_output out; /* where a kernel writes h */
-    float *h;      /* [n] (base + rms(update) * w_post) * scale, or base */
-    float *normed; /* [n] rms(h) * w_norm */
+    kt_output out;  /* where a kernel writes h */
+    float *pending; /* [n] update */
+    float *h;       /* [n] (base + rms(update) * w_post) * scale, or base */
+    float *normed;  /* [n] rms(h) * w_norm */
 } stream_data;
 
 static inline stream_data make_stream(uint32_t n, bool pending) {
@@ -77,6 +78,7 @@ static inline stream_data make_stream(uint32_t n, bool pending) {
     stream_data s = {.n = n, .w_post = pending ? 4 : NONE, .w_norm = 4 + n, .scale = 0.75f};
     s.w_more = s.w_norm + n;
     s.vector = w;
+    s.pending = update;
     s.base = kt_in(base, n * 4);
     s.update = kt_in(update, n * 4);
     s.vectors = kt_in(w, (s.w_more + 256) * 4);

@@ -1,8 +1,34 @@
 /* The kernels for one token that multiply with matrices, and their norms, against the CPU's
  * operations: formats, odd sizes, inputs longer than workgroup memory holds, guard words around the
- * outputs. Attention and the choice of candidates: test_kernels_decode_attn.c. Needs an adapter; a
- * software one is enough. */
-#include "decode_test.h"
+ * outputs, with and without LoRA adapters. Attention and the choice of candidates:
+ * test_kernels_decode_attn.c. Needs an adapter; a software one is enough. */
+#include "lora_test.h"
+
+/* The LANES, INPUT and ADAPTED of a stage that can make u or add B u; g NULL: without adapters. */
+static void run_adapted(kernel_call call, const group_data *g, uint32_t lanes, uint32_t input) {
+    const gpu_constant constants[] = {{"LANES", lanes}, {"ADAPTED", g != NULL}, {"INPUT", input}};
+    call.constants = constants;
+    call.n_constant = input ? 3 : 2;
+    begin();
+    kernel_run(kt.steps, &call);
+    end();
+}
+
+/* The group of rank `rank` that a case asks for, of n targets of n_row rows; 0: none. */
+static const group_data *adapters(uint32_t rank, uint32_t n_col, uint32_t n_row, uint32_t n) {
+    const uint32_t n_rows[] = {n_row, n_row};
+    group_data *g = kt_take(1, sizeof *g);
+    if (!rank) return NULL;
+    *g = make_group(rank, n_col, n_rows, n, false);
+    return g;
+}
+
+/* Workgroups beside those of the last tile's rows. */
+static uint32_t more_groups(const group_data *g, uint32_t lanes) {
+    return g ? div_up(g->g.n_rank / 2, 256 / lanes) : 0;
+}
+
+static gpu_view store_of(const group_data *g) { return g ? g->store.view : kt_out(256).view; }
 
 /* ---- matvec ---- */
 
@@ -108,34 +134,47 @@ static uint32_t *pack_input(float *x, uint32_t n) {
 }
 
 static void one_packed(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t lanes,
-                       uint32_t rows_a_tile) {
+                       uint32_t rows_a_tile, uint32_t rank) {
     weight *w = matrix(type, n_row, n_col, rows_a_tile);
     float *x = values(n_col), *want = kt_take(n_row, 4);
     const gpu_view in = kt_in(pack_input(x, n_col), n_col * 3);
+    const group_data *g = adapters(rank, n_col, n_row, 1);
+    const gpu_view store = store_of(g);
     ref_matmul(w, 0, x, 1, want);
     const kt_output out = kt_out(n_row * 4);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *t = &w->tiles[i];
-        const matvec_packed_args args = {
-            .n_row = t->n_row, .n_col = n_col, .out0 = t->row0, .scale = w->scale};
-        run_with((kernel_call){.kernel = &kernel_matvec_packed,
-                               .formats = {type},
-                               .args = &args,
-                               .views = {in, whole(t->buffer), out.view},
-                               .x = div_up(t->n_row * lanes, 256)},
-                 lanes, 0);
+        const uint32_t n_group = div_up(t->n_row * lanes, 256);
+        const matvec_packed_args args = {.n_row = t->n_row,
+                                         .n_col = n_col,
+                                         .out0 = t->row0,
+                                         .scale = w->scale,
+                                         .n_group = n_group,
+                                         .n_rank = g ? g->g.n_rank : 0,
+                                         .a0 = g ? g->g.a0 / 2 : 0};
+        run_adapted((kernel_call){.kernel = &kernel_matvec_packed,
+                                  .formats = {type},
+                                  .args = &args,
+                                  .views = {in, whole(t->buffer), out.view, store},
+                                  .x = n_group + (i + 1 < w->n_tile ? 0 : more_groups(g, lanes))},
+                    g, lanes, 0);
     }
     kt_compare("matvec_packed", fetch(out), want, n_row, KT_F32);
+    if (g) check_u(g, x, "matvec_packed: u");
     kt_reset();
 }
 
 static void test_matvec_packed(void **state) {
     (void)state;
-    one_packed(QUANT_Q4_K, 9, 256, 8, 1);
-    one_packed(QUANT_Q4_K, 33, 1280, 8, 100);
-    one_packed(QUANT_Q4_K, 63, 512, 8, 31);
-    one_packed(QUANT_Q6_K, 31, 768, 32, 5);
-    one_packed(QUANT_MXFP4, 3, 64 * 131, 128, 100);
+    one_packed(QUANT_Q4_K, 9, 256, 8, 1, 0);
+    one_packed(QUANT_Q4_K, 33, 1280, 8, 100, 0);
+    one_packed(QUANT_Q4_K, 63, 512, 8, 31, 0);
+    one_packed(QUANT_Q6_K, 31, 768, 32, 5, 0);
+    one_packed(QUANT_MXFP4, 3, 64 * 131, 128, 100, 0);
+    one_packed(QUANT_Q4_K, 33, 1280, 8, 100, 16);
+    one_packed(QUANT_Q4_K, 63, 512, 8, 31, 1);
+    one_packed(QUANT_Q4_K, 9, 256, 8, 1, 100);
+    one_packed(QUANT_MXFP4, 3, 64 * 131, 128, 100, 7);
 }
 
 /* ---- embed ---- */
@@ -244,6 +283,7 @@ static void test_qkv(void **state) {
 
 typedef struct out_case {
     uint32_t type, n_row, n_head, head_dim, n_split, lanes, input, rows_a_tile;
+    uint32_t rank; /* of adapters */
 } out_case;
 
 /* The attention's result from its splits: sums of exp(s - m) v, and (m, sum of exp(s - m)). Some
@@ -280,34 +320,45 @@ static void one_out(out_case c) {
     ref_matmul(w, 0, o, 1, want);
     const gpu_view in = kt_in(attn, n_split * n_col * 4);
     const gpu_view stats = kt_in(stat, n_split * c.n_head * 8);
+    const group_data *g = adapters(c.rank, n_col, c.n_row, 1);
+    const gpu_view store = store_of(g);
     const kt_output out = kt_out(c.n_row * 4);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *t = &w->tiles[i];
+        const uint32_t n_group = div_up(t->n_row * c.lanes, 256);
         const decode_out_args args = {.n_row = t->n_row,
                                       .n_col = n_col,
                                       .out0 = t->row0,
                                       .scale = w->scale,
                                       .head_dim = c.head_dim,
-                                      .n_split = c.n_split};
-        run_with((kernel_call){.kernel = &kernel_decode_out,
-                               .formats = {c.type},
-                               .args = &args,
-                               .views = {in, stats, whole(t->buffer), out.view},
-                               .x = div_up(t->n_row * c.lanes, 256)},
-                 c.lanes, c.input);
+                                      .n_split = c.n_split,
+                                      .n_group = n_group,
+                                      .n_rank = g ? g->g.n_rank : 0,
+                                      .a0 = g ? g->g.a0 / 2 : 0};
+        run_adapted((kernel_call){.kernel = &kernel_decode_out,
+                                  .formats = {c.type},
+                                  .args = &args,
+                                  .views = {in, stats, whole(t->buffer), out.view, store},
+                                  .x = n_group + (i + 1 < w->n_tile ? 0 : more_groups(g, c.lanes))},
+                    g, c.lanes, c.input);
     }
     kt_compare("decode_out", fetch(out), want, c.n_row, KT_F32);
+    if (g) check_u(g, o, "decode_out: u");
     kt_reset();
 }
 
 static void test_out(void **state) {
     (void)state;
-    one_out((out_case){QUANT_Q4_K, 31, 4, 64, 1, 32, 256, 100});
-    one_out((out_case){QUANT_Q4_K, 33, 8, 256, 4, 32, 256, 13});
-    one_out((out_case){QUANT_Q4_K, 9, 2, 512, 0, 32, 256, 1});
-    one_out((out_case){QUANT_Q5_0, 65, 10, 32, 4, 8, 320, 100});
-    one_out((out_case){QUANT_F32, 5, 2, 32, 2, 128, 64, 100});
-    one_out((out_case){QUANT_F32, 3, 3, 64, 64, 128, 64, 2});
+    one_out((out_case){QUANT_Q4_K, 31, 4, 64, 1, 32, 256, 100, 0});
+    one_out((out_case){QUANT_Q4_K, 33, 8, 256, 4, 32, 256, 13, 0});
+    one_out((out_case){QUANT_Q4_K, 9, 2, 512, 0, 32, 256, 1, 0});
+    one_out((out_case){QUANT_Q5_0, 65, 10, 32, 4, 8, 320, 100, 0});
+    one_out((out_case){QUANT_F32, 5, 2, 32, 2, 128, 64, 100, 0});
+    one_out((out_case){QUANT_F32, 3, 3, 64, 64, 128, 64, 2, 0});
+    one_out((out_case){QUANT_Q4_K, 31, 4, 64, 1, 32, 256, 100, 16});
+    one_out((out_case){QUANT_Q4_K, 33, 8, 256, 4, 32, 256, 13, 100});
+    one_out((out_case){QUANT_Q4_K, 9, 2, 512, 0, 32, 256, 1, 1});
+    one_out((out_case){QUANT_F32, 5, 2, 32, 2, 128, 64, 100, 7});
 }
 
 /* ---- feed-forward ---- */
@@ -316,6 +367,7 @@ typedef struct ffn_case {
     uint32_t types[2], n_row, n_embd, lanes, input, rows_a_tile;
     uint32_t groups; /* workgroups that share the rows; 0: as many as there are blocks of rows */
     bool pending;
+    uint32_t rank; /* of adapters */
 } ffn_case;
 
 /* Values of groups of 16 as 16-bit integers; checks the sums beside them. */
@@ -339,7 +391,7 @@ static float *unpack_act(const uint32_t *packed, uint32_t n) {
 }
 
 static void run_ffn(const ffn_case *c, const weight *gate, const weight *up, const stream_data *s,
-                    gpu_view act) {
+                    const group_data *g, gpu_view act) {
     for (uint32_t i = 0; i < gate->n_tile; i++) {
         const weight_tile *t = &gate->tiles[i];
         const decode_ffn_args args = {.n_embd = c->n_embd,
@@ -350,14 +402,18 @@ static void run_ffn(const ffn_case *c, const weight *gate, const weight *up, con
                                       .w_post = s->w_post,
                                       .w_norm = s->w_norm,
                                       .scale_gate = gate->scale,
-                                      .scale_up = up->scale};
-        run_with((kernel_call){.kernel = &kernel_decode_ffn,
-                               .formats = {c->types[0], c->types[1]},
-                               .args = &args,
-                               .views = {s->base, s->update, s->vectors, whole(t->buffer),
-                                         whole(up->tiles[i].buffer), s->out.view, act, s->update},
-                               .x = c->groups ? c->groups : div_up(t->n_row, 256 / c->lanes)},
-                 c->lanes, c->input);
+                                      .scale_up = up->scale,
+                                      .n_ff = c->n_row,
+                                      .rank = g ? g->g.rank : 0,
+                                      .b0 = g ? g->g.b0 : 0};
+        run_adapted((kernel_call){.kernel = &kernel_decode_ffn,
+                                  .formats = {c->types[0], c->types[1]},
+                                  .args = &args,
+                                  .views = {s->base, s->update, s->vectors, whole(t->buffer),
+                                            whole(up->tiles[i].buffer), s->out.view, act,
+                                            g ? g->store.view : s->update},
+                                  .x = c->groups ? c->groups : div_up(t->n_row, 256 / c->lanes)},
+                    g, c->lanes, c->input);
     }
 }
 
@@ -365,13 +421,15 @@ static void one_ffn(ffn_case c) {
     const stream_data s = make_stream(c.n_embd, c.pending);
     weight *gate = matrix(c.types[0], c.n_row, c.n_embd, c.rows_a_tile);
     weight *up = matrix(c.types[1], c.n_row, c.n_embd, c.rows_a_tile);
-    float *want = kt_take(c.n_row, 4), *b = kt_take(c.n_row, 4);
+    const group_data *g = adapters(c.rank, c.n_embd, c.n_row, 2);
+    float *want = kt_take(2 * c.n_row, 4), *b = want + c.n_row;
     gate->scale = 3;
     ref_matmul(gate, 0, s.normed, 1, want);
     ref_matmul(up, 0, s.normed, 1, b);
+    if (g) add_written(g, 1, want);
     ref_geglu(want, b, c.n_row, want);
     const kt_output act = kt_out(c.n_row * 3);
-    run_ffn(&c, gate, up, &s, act.view);
+    run_ffn(&c, gate, up, &s, g, act.view);
     kt_compare("decode_ffn", unpack_act(fetch(act), c.n_row), want, c.n_row, KT_F32);
     check_stream(&s, "decode_ffn");
     kt_reset();
@@ -379,11 +437,14 @@ static void one_ffn(ffn_case c) {
 
 static void test_ffn(void **state) {
     (void)state;
-    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 16, 256, 8, 256, 1000, 0, false});
-    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 112, 1280, 8, 256, 64, 0, true});
-    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 208, 256, 8, 256, 1000, 3, true});
-    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q6_K}, 80, 768, 16, 768, 1000, 2, true});
-    one_ffn((ffn_case){{QUANT_BF16, QUANT_MXFP4}, 48, 448, 16, 64, 16, 1, true});
+    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 16, 256, 8, 256, 1000, 0, false, 0});
+    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 112, 1280, 8, 256, 64, 0, true, 0});
+    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 208, 256, 8, 256, 1000, 3, true, 0});
+    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q6_K}, 80, 768, 16, 768, 1000, 2, true, 0});
+    one_ffn((ffn_case){{QUANT_BF16, QUANT_MXFP4}, 48, 448, 16, 64, 16, 1, true, 0});
+    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 112, 1280, 8, 256, 64, 0, true, 16});
+    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 208, 256, 8, 256, 1000, 3, true, 100});
+    one_ffn((ffn_case){{QUANT_BF16, QUANT_MXFP4}, 48, 448, 16, 64, 16, 1, true, 7});
 }
 
 /* ---- per-layer embeddings ---- */

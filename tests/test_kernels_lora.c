@@ -1,80 +1,10 @@
-/* The kernels that add adapters against the CPU's ref_lora(): odd ranks and shapes, three inputs
- * (rows, the residual stream, packed values), rows of several targets, guard words around the
- * outputs; and what decode_ffn and matmul_geglu take from them. Needs an adapter; a software one is
- * enough. */
-#include "decode_test.h"
-
-#include "model/lora_gpu.h"
+/* The kernels that add adapters against the CPU's ref_lora(): odd ranks and shapes, rows and the
+ * residual stream as inputs, rows of several targets, guard words around the outputs; and what
+ * matmul_geglu takes from them. What the stages of decode do themselves: test_kernels_decode.c,
+ * test_kernels_decode_attn.c. Needs an adapter; a software one is enough. */
+#include "lora_test.h"
 
 static const uint32_t ranks[] = {1, 7, 16, 64, 100};
-
-/* A group of n targets as lora_gpu.c packs it, and its pairs. */
-typedef struct group_data {
-    lora_group g;
-    lora_pair pairs[3];
-    uint32_t n;
-} group_data;
-
-static float rounded(float v) { return half_to_float(float_to_half(v)); }
-
-static float *rounded_values(size_t n, float size) {
-    float *v = values(n);
-    for (size_t i = 0; i < n; i++) v[i] = rounded(v[i] * size);
-    return v;
-}
-
-static void put_pair(uint32_t *words, const lora_group *g, const lora_pair *p, uint32_t i,
-                     uint32_t row0, bool embed) {
-    uint16_t *a = (uint16_t *)(words + g->a0), *b = (uint16_t *)(words + g->b0);
-    for (uint32_t r = 0; r < p->rank; r++) {
-        const uint32_t to = i * g->rank + r;
-        memcpy(words + to, &p->scale, 4);
-        for (uint32_t c = 0; c < p->n_col; c++)
-            a[embed ? c * g->n_rank + to : to * p->n_col + c] =
-                float_to_half(p->a[r * p->n_col + c]);
-        for (uint32_t j = 0; j < p->n_row; j++)
-            b[(row0 + j) * g->rank + r] = float_to_half(p->b[j * p->rank + r]);
-    }
-}
-
-/* Targets of n_rows[i] rows; the i-th has a rank less than `rank` by i, but at least 1. */
-static group_data make_group(uint32_t rank, uint32_t n_col, const uint32_t *n_rows, uint32_t n,
-                             bool embed) {
-    group_data d = {.n = n};
-    lora_group *g = &d.g;
-    g->rank = rank + rank % 2;
-    g->n_rank = g->rank * n;
-    g->n_col = n_col;
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t own = rank > i ? rank - i : 1;
-        d.pairs[i] =
-            (lora_pair){.rank = own, .n_col = n_col, .n_row = n_rows[i], .scale = 0.5f + (float)i};
-        d.pairs[i].a = rounded_values((size_t)own * n_col, 1 / sqrtf((float)n_col));
-        d.pairs[i].b = rounded_values((size_t)own * n_rows[i], 1);
-        g->n_row += n_rows[i];
-    }
-    g->end0 = n > 1 ? n_rows[0] : UINT32_MAX;
-    g->end1 = n > 1 ? n_rows[0] + n_rows[1] : UINT32_MAX;
-    g->a0 = g->n_rank;
-    g->b0 = g->n_rank + g->n_rank * n_col / 2;
-    const size_t n_word = g->b0 + (size_t)g->n_row * g->rank / 2;
-    uint32_t *words = kt_take(n_word, 4);
-    for (uint32_t i = 0, row0 = 0; i < n; row0 += n_rows[i++])
-        put_pair(words, g, &d.pairs[i], i, row0, embed);
-    g->buffer = kt_in(words, n_word * 4).buffer;
-    return d;
-}
-
-/* want [n_tok, g.n_row] += what is added for x [n_tok, n_col]. */
-static void add_reference(const group_data *d, const float *x, uint32_t n_tok, float *want) {
-    for (uint32_t t = 0; t < n_tok; t++, want += d->g.n_row, x += d->g.n_col)
-        for (uint32_t i = 0, row0 = 0; i < d->n; row0 += d->pairs[i++].n_row)
-            ref_lora(&d->pairs[i], 1, x, 1, want + row0);
-}
-
-static gpu_buffer take_inner(const group_data *d, uint32_t n_tok) {
-    return kt_out((size_t)n_tok * d->g.n_rank * 4).view.buffer;
-}
 
 /* ---- rows ---- */
 
@@ -99,12 +29,12 @@ static void check_rows(uint32_t rank, uint32_t n_tok, uint32_t n_col, const uint
     begin();
     kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_lora_down,
                                         .args = &down,
-                                        .views = {in, whole(d.g.buffer), u.view},
+                                        .views = {in, d.store.view, u.view},
                                         .x = div_up(d.g.n_rank, 4),
                                         .y = n_tok});
     kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_lora_up,
                                         .args = &up,
-                                        .views = {u.view, whole(d.g.buffer), out.view},
+                                        .views = {u.view, d.store.view, out.view},
                                         .x = div_up(d.g.n_row, 64),
                                         .y = n_tok});
     end();
@@ -123,7 +53,7 @@ static void test_rows(void **state) {
     }
 }
 
-/* ---- one token: the residual stream, packed values ---- */
+/* ---- one token: the residual stream ---- */
 
 static void check_stream_input(uint32_t rank, uint32_t n_embd, bool pending) {
     static const uint32_t n_rows[] = {40, 24};
@@ -131,7 +61,6 @@ static void check_stream_input(uint32_t rank, uint32_t n_embd, bool pending) {
     const group_data d = make_group(rank, n_embd, n_rows, 2, false);
     float *want = kt_take(d.g.n_row, 4);
     add_reference(&d, s.normed, 1, want);
-    const gpu_buffer u = take_inner(&d, 1);
     const kt_output out = kt_out(d.g.n_row * 4);
     const lora_stream_args args = {.n_embd = n_embd,
                                    .n_col = n_embd,
@@ -142,11 +71,10 @@ static void check_stream_input(uint32_t rank, uint32_t n_embd, bool pending) {
                                    .w_post = s.w_post,
                                    .w_norm = s.w_norm};
     begin();
-    kernel_run(kt.steps,
-               &(kernel_call){.kernel = &kernel_lora_stream,
-                              .args = &args,
-                              .views = {s.base, s.update, s.vectors, whole(d.g.buffer), whole(u)},
-                              .x = div_up(d.g.n_rank, 4)});
+    kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_lora_stream,
+                                        .args = &args,
+                                        .views = {s.base, s.update, s.vectors, d.store.view},
+                                        .x = div_up(d.g.n_rank, 4)});
     const lora_up_args up = {.n_row = d.g.n_row,
                              .rank = d.g.rank,
                              .n_rank = d.g.n_rank,
@@ -156,10 +84,11 @@ static void check_stream_input(uint32_t rank, uint32_t n_embd, bool pending) {
                              .out_stride = d.g.n_row};
     kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_lora_up,
                                         .args = &up,
-                                        .views = {whole(u), whole(d.g.buffer), out.view},
+                                        .views = {d.store.view, d.store.view, out.view},
                                         .x = 1 + d.g.n_row / 64});
     end();
-    kt_compare("lora_stream", fetch(out), want, d.g.n_row, KT_F32);
+    check_u(&d, s.normed, "lora_stream");
+    kt_compare("lora_stream, lora_up", fetch(out), want, d.g.n_row, KT_F32);
     kt_reset();
 }
 
@@ -171,43 +100,43 @@ static void test_stream(void **state) {
     }
 }
 
-/* Values as decode_ffn packs them: groups of 16 of high and low bytes, a scale and a sum. */
-static uint32_t *pack_act(float *x, uint32_t n) {
-    uint32_t *out = kt_take((size_t)n / 16 * 12, 4);
-    for (uint32_t g = 0; g < n / 16; g++) {
-        uint32_t *to = out + (size_t)g * 12;
-        const float scale = 2.0f / 32000;
-        memcpy(to + 8, &scale, 4);
-        for (uint32_t i = 0; i < 16; i++) {
-            const int q = (int)lroundf(fmaxf(-1, fminf(1, x[16 * g + i])) / scale);
-            const int high = (q + 128) >> 8, low = q - 256 * high;
-            to[i / 4] |= (uint32_t)(uint8_t)high << (8 * (i % 4));
-            to[4 + i / 4] |= (uint32_t)(uint8_t)low << (8 * (i % 4));
-            x[16 * g + i] = (float)q * scale;
-        }
-    }
-    return out;
+/* The update lacks what `before` adds. */
+static void check_settle(uint32_t rank_before, uint32_t rank, uint32_t n_embd) {
+    static const uint32_t n_rows[] = {8, 16, 8};
+    const stream_data s = make_stream(n_embd, true);
+    const group_data before = make_group(rank_before, 16, &n_embd, 1, false);
+    const group_data d = make_group(rank, n_embd, n_rows, 3, false);
+    float *raw = kt_take(n_embd, 4);
+    memcpy(raw, s.pending, n_embd * 4);
+    add_written(&before, -1, raw);
+    const lora_settle_args args = {.n_embd = n_embd,
+                                   .n_col = n_embd,
+                                   .n_rank = d.g.n_rank,
+                                   .a0 = d.g.a0 / 2,
+                                   .eps = EPS,
+                                   .scale = s.scale,
+                                   .w_post = s.w_post,
+                                   .w_norm = s.w_norm,
+                                   .rank = before.g.rank,
+                                   .b0 = before.g.b0};
+    begin();
+    kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_lora_settle,
+                                        .constants = &(gpu_constant){"N_EMBD", n_embd},
+                                        .n_constant = 1,
+                                        .args = &args,
+                                        .views = {s.base, kt_in(raw, n_embd * 4), s.vectors,
+                                                  before.store.view, d.store.view, s.out.view},
+                                        .x = div_up(d.g.n_rank, 4)});
+    end();
+    check_u(&d, s.normed, "lora_settle");
+    check_stream(&s, "lora_settle");
+    kt_reset();
 }
 
-static void test_packed(void **state) {
+static void test_settle(void **state) {
     (void)state;
-    static const uint32_t n_rows[] = {70};
-    for (size_t i = 0; i < COUNT(ranks); i++) {
-        const uint32_t n = i % 2 ? 1104 : 192;
-        const group_data d = make_group(ranks[i], n, n_rows, 1, false);
-        float *x = values(n), *want = kt_take(d.g.n_rank, 4);
-        const uint32_t *packed = pack_act(x, n);
-        for (uint32_t r = 0; r < ranks[i]; r++)
-            want[r] = d.pairs[0].scale * ref_dot(d.pairs[0].a + (size_t)r * n, x, n);
-        const kt_output u = kt_out(d.g.n_rank * 4);
-        const lora_packed_args args = {.n_col = n, .n_rank = d.g.n_rank, .a0 = d.g.a0 / 2};
-        kt_run(&(kernel_call){.kernel = &kernel_lora_packed,
-                              .args = &args,
-                              .views = {kt_in(packed, n * 3), whole(d.g.buffer), u.view},
-                              .x = div_up(d.g.n_rank, 4)});
-        kt_compare("lora_packed", fetch(u), want, d.g.n_rank, KT_F32);
-        kt_reset();
-    }
+    for (size_t i = 0; i < COUNT(ranks); i++)
+        check_settle(ranks[COUNT(ranks) - 1 - i], ranks[i], i % 2 ? 256 : 1088);
 }
 
 /* ---- embeddings ---- */
@@ -228,7 +157,7 @@ static void test_embed(void **state) {
             .n_embd = n_rows[0], .n_rank = d.g.n_rank, .a0 = d.g.a0, .b0 = d.g.b0, .scale = 3};
         kt_run(&(kernel_call){.kernel = &kernel_lora_embed,
                               .args = &args,
-                              .views = {kt_in(ids, sizeof ids), whole(d.g.buffer), x.view},
+                              .views = {kt_in(ids, sizeof ids), d.store.view, x.view},
                               .x = div_up(n_rows[0], 64),
                               .y = COUNT(ids)});
         kt_compare("lora_embed", fetch(x), want, n, KT_F32);
@@ -264,7 +193,7 @@ static void test_geglu(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),  cmocka_unit_test(test_stream), cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_rows),  cmocka_unit_test(test_stream), cmocka_unit_test(test_settle),
         cmocka_unit_test(test_embed), cmocka_unit_test(test_geglu),
     };
     return RUN_VARIANTS("kernels_lora", tests);

@@ -6,7 +6,9 @@
  *   5 matvec_packed  down rows
  *   6 decode_ple   residual update, per-layer embedding gate
  *   7 matvec       its projection
- * Adapters in use take two more for each input that they change (lora_gpu.h), and decode_merge.
+ * Adapters in use (lora_gpu.h) take two or three more. Their u = A x is made by lora_stream before
+ * 1 and 4 and by further workgroups of 3 and 5. B u is added by 2 and 4 themselves; to an update it
+ * is added by lora_settle, which is a lora_stream too, or by lora_up where none comes next.
  * Each stage that needs the residual stream adds the pending update itself (kernels/lib/stream), so
  * that an update costs no dispatch. The step goes to the device in three submits, so that it starts
  * while the rest is recorded (docs/speed.md). Reads beside text_cpu.c: same stages, same order.
@@ -31,6 +33,7 @@ typedef struct stream {
     gpu_buffer update;
     uint32_t w_post; /* NONE: no update pending */
     float scale;
+    const lora_group *added; /* what the update lacks: B u of these adapters; NULL: nothing */
 } stream;
 
 /* How a matrix is shared out: LANES threads take a row, at most INPUT values at a time. */
@@ -76,9 +79,52 @@ static void run_matvec(text_gpu *t, kernel_steps *s, const weight *w, gpu_buffer
 
 /* ---- adapters ----------------------------------------------------------------------------- */
 
-/* u for the stage that takes the pending update and norms the stream by w_norm. */
-static void run_lora_stream(text_gpu *t, kernel_steps *s, const lora_group *g, const stream *st,
+/* Workgroups of so many pairs of rows that make u. */
+static uint32_t lora_groups(const lora_group *g, uint32_t pairs) {
+    return g ? div_up(g->n_rank / 2, pairs) : 0;
+}
+
+/* Adds to the pending update what it lacks, for a stage that has no adapters of its own. */
+static void complete_update(kernel_steps *s, stream *st) {
+    if (st->added)
+        op_lora_up(s, st->added, 0, st->added->n_row, st->added->buffer, st->update, 1, true);
+    st->added = NULL;
+}
+
+/* complete_update(), settle and u of group g in one. */
+static void run_lora_settle(text_gpu *t, kernel_steps *s, const lora_group *g, stream *st,
                             const vector *w_norm) {
+    const lora_settle_args args = {.n_embd = g->n_col,
+                                   .n_col = g->n_col,
+                                   .n_rank = g->n_rank,
+                                   .a0 = g->a0 / 2,
+                                   .eps = t->model->config.rms_eps,
+                                   .scale = st->scale,
+                                   .w_post = st->w_post,
+                                   .w_norm = w_norm->offset,
+                                   .rank = st->added->rank,
+                                   .b0 = st->added->b0};
+    kernel_run(s, &(kernel_call){.kernel = &kernel_lora_settle,
+                                 .constants = &(gpu_constant){"N_EMBD", g->n_col},
+                                 .n_constant = 1,
+                                 .args = &args,
+                                 .views = {whole(t->x[t->x_at]), whole(st->update),
+                                           whole(t->model->weights.vector_buffer),
+                                           whole(st->added->buffer), whole(g->buffer),
+                                           whole(t->x[1 - t->x_at])},
+                                 .x = lora_groups(g, 2)});
+    stream_taken(t, st);
+}
+
+/* Before a stage that norms the stream by w_norm: u of its adapters, g. */
+static void run_lora_stream(text_gpu *t, kernel_steps *s, const lora_group *g, stream *st,
+                            const vector *w_norm) {
+    const uint32_t room = t->gpu->info.max_workgroup_bytes - INPUT_REST;
+    if (g && st->added && 4 * g->n_col <= room) {
+        run_lora_settle(t, s, g, st, w_norm);
+        return;
+    }
+    complete_update(s, st);
     if (!g) return;
     const lora_stream_args args = {.n_embd = g->n_col,
                                    .n_col = g->n_col,
@@ -88,23 +134,12 @@ static void run_lora_stream(text_gpu *t, kernel_steps *s, const lora_group *g, c
                                    .scale = st->scale,
                                    .w_post = st->w_post,
                                    .w_norm = w_norm->offset};
-    kernel_run(s, &(kernel_call){.kernel = &kernel_lora_stream,
-                                 .args = &args,
-                                 .views = {whole(t->x[t->x_at]), whole(st->update),
-                                           whole(t->model->weights.vector_buffer), whole(g->buffer),
-                                           whole(t->lora_u)},
-                                 .x = div_up(g->n_rank, 4)});
-}
-
-/* What is added to down rows, whose input is packed. */
-static void run_lora_packed(text_gpu *t, kernel_steps *s, const lora_group *g) {
-    if (!g) return;
-    const lora_packed_args args = {.n_col = g->n_col, .n_rank = g->n_rank, .a0 = g->a0 / 2};
-    kernel_run(s, &(kernel_call){.kernel = &kernel_lora_packed,
-                                 .args = &args,
-                                 .views = {whole(t->act), whole(g->buffer), whole(t->lora_u)},
-                                 .x = div_up(g->n_rank, 4)});
-    op_lora_up(s, g, 0, g->n_row, t->lora_u, t->ffn_out, 1, true);
+    kernel_run(s,
+               &(kernel_call){.kernel = &kernel_lora_stream,
+                              .args = &args,
+                              .views = {whole(t->x[t->x_at]), whole(st->update),
+                                        whole(t->model->weights.vector_buffer), whole(g->buffer)},
+                              .x = lora_groups(g, 2)});
 }
 
 /* ---- attention ----------------------------------------------------------------------------- */
@@ -115,8 +150,7 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const weight *k = c->owns_kv ? &w->k : &w->q, *v = c->owns_kv && !c->k_eq_v ? &w->v : k;
     uint32_t n_k = c->owns_kv ? w->k.n_row : 0, n_v = c->owns_kv && !c->k_eq_v ? w->v.n_row : 0;
     const shape sh = shape_for(t, w->q.n_row + n_k + n_v, w->q.n_col, MAX_LANES);
-    const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_QKV);
-    run_lora_stream(t, s, added, st, &w->attn_norm);
+    run_lora_stream(t, s, lora_gpu_at(t->lora, il, LORA_INPUT_QKV), st, &w->attn_norm);
     for (uint32_t i = 0; i < w->q.n_tile; i++) {
         bool last = i + 1 == w->q.n_tile; /* k and v go with the last tile of q */
         const weight_tile *q = &w->q.tiles[i];
@@ -145,7 +179,6 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
                                         whole(t->x[1 - t->x_at]), whole(t->qkv)},
                               .x = n_row / sh.rows});
     }
-    if (added) op_lora_up(s, added, 0, added->n_row, t->lora_u, t->qkv, 1, true);
     stream_taken(t, st);
 }
 
@@ -160,10 +193,11 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
     const layer_config *c = &t->model->config.layers[il];
     const layer_weights *w = &t->model->weights.layers[il];
     const kv_gpu *kv = &t->kv[c->donor];
+    const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_QKV);
+    const gpu_constant constants[] = {{"HEAD_DIM", c->head_dim}, {"ADAPTED", added != NULL}};
     uint32_t n_split = split_count(c, pos);
     decode_attn_args args = {.n_head = c->n_head,
                              .n_kv = c->n_kv,
-
                              .n_rot = c->n_rot,
                              .window = c->window,
                              .n_slot = kv->n_slot,
@@ -172,20 +206,22 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
                              .w_q = w->q_norm.offset,
                              .w_k = w->k_norm.offset,
                              .eps = t->model->config.rms_eps,
-                             .n_split = n_split};
+                             .n_split = n_split,
+                             .rank = added ? added->rank : 0,
+                             .b0 = added ? added->b0 : 0};
     kernel_run(
-        s, &(kernel_call){
-               .kernel = &kernel_decode_attn,
-               .constants = &(gpu_constant){"HEAD_DIM", c->head_dim},
-               .n_constant = 1,
-               .args = &args,
-               .views = {whole(t->one.step), whole(t->qkv), whole(t->model->weights.vector_buffer),
-                         whole(c->sliding ? t->one.rope_sliding : t->one.rope_global), whole(kv->k),
-                         whole(kv->v), whole(t->attn), whole(t->attn_stat)},
-               .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
-               .y = n_split});
-    const bool adapted = lora_gpu_at(t->lora, il, LORA_INPUT_OUT) != NULL; /* reads them merged */
-    if (n_split < MERGE_FROM && !adapted) return n_split;
+        s, &(kernel_call){.kernel = &kernel_decode_attn,
+                          .constants = constants,
+                          .n_constant = 2,
+                          .args = &args,
+                          .views = {whole(t->one.step), whole(t->qkv),
+                                    whole(t->model->weights.vector_buffer),
+                                    whole(c->sliding ? t->one.rope_sliding : t->one.rope_global),
+                                    whole(kv->k), whole(kv->v), whole(t->attn), whole(t->attn_stat),
+                                    whole(added ? added->buffer : t->qkv)},
+                          .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
+                          .y = n_split});
+    if (n_split < MERGE_FROM) return n_split;
     decode_merge_args merge = {.n_head = c->n_head, .head_dim = c->head_dim, .n_split = n_split};
     kernel_run(s, &(kernel_call){.kernel = &kernel_decode_merge,
                                  .args = &merge,
@@ -199,24 +235,31 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
 static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_split) {
     const weight *w = &t->model->weights.layers[il].out;
     const shape sh = shape_for(t, w->n_row, w->n_col, 32);
+    const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_OUT);
+    const gpu_constant constants[] = {sh.constants[0], sh.constants[1], {"ADAPTED", added != NULL}};
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
+        const uint32_t n_group = div_up(tile->n_row, sh.rows);
+        const bool last = i + 1 == w->n_tile; /* u goes with it */
         decode_out_args args = {.n_row = tile->n_row,
                                 .n_col = w->n_col,
                                 .out0 = tile->row0,
                                 .scale = w->scale,
                                 .head_dim = t->model->config.layers[il].head_dim,
-                                .n_split = n_split};
-        kernel_run(s, &(kernel_call){.kernel = &kernel_decode_out,
-                                     .formats = {w->type},
-                                     .constants = sh.constants,
-                                     .n_constant = 2,
-                                     .args = &args,
-                                     .views = {whole(t->attn), whole(t->attn_stat),
-                                               whole(tile->buffer), whole(t->attn_out)},
-                                     .x = div_up(tile->n_row, sh.rows)});
+                                .n_split = n_split,
+                                .n_group = n_group,
+                                .n_rank = added ? added->n_rank : 0,
+                                .a0 = added ? added->a0 / 2 : 0};
+        kernel_run(
+            s, &(kernel_call){.kernel = &kernel_decode_out,
+                              .formats = {w->type},
+                              .constants = constants,
+                              .n_constant = 3,
+                              .args = &args,
+                              .views = {whole(t->attn), whole(t->attn_stat), whole(tile->buffer),
+                                        whole(t->attn_out), whole(added ? added->buffer : t->norm)},
+                              .x = n_group + (last ? lora_groups(added, sh.rows) : 0)});
     }
-    op_lora(s, lora_gpu_at(t->lora, il, LORA_INPUT_OUT), whole(t->attn), t->lora_u, t->attn_out, 1);
 }
 
 /* ---- feed-forward -------------------------------------------------------------------------- */
@@ -229,7 +272,6 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_FFN);
     const gpu_constant constants[] = {sh.constants[0], sh.constants[1], {"ADAPTED", added != NULL}};
     run_lora_stream(t, s, added, st, &w->ffn_norm);
-    op_lora_up(s, added, 0, 2 * w->gate.n_row, t->lora_u, t->lora_delta, 1, false);
     for (uint32_t i = 0; i < w->gate.n_tile; i++) {
         const weight_tile *gate = &w->gate.tiles[i], *up = &w->up.tiles[i];
         decode_ffn_args args = {.n_embd = w->gate.n_col,
@@ -241,7 +283,9 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
                                 .w_norm = w->ffn_norm.offset,
                                 .scale_gate = w->gate.scale,
                                 .scale_up = w->up.scale,
-                                .n_ff = w->gate.n_row};
+                                .n_ff = w->gate.n_row,
+                                .rank = added ? added->rank : 0,
+                                .b0 = added ? added->b0 : 0};
         kernel_run(
             s, &(kernel_call){.kernel = &kernel_decode_ffn,
                               .formats = {w->gate.type, w->up.type},
@@ -251,31 +295,43 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
                               .views = {whole(t->x[t->x_at]), whole(st->update),
                                         whole(t->model->weights.vector_buffer), whole(gate->buffer),
                                         whole(up->buffer), whole(t->x[1 - t->x_at]), whole(t->act),
-                                        whole(added ? t->lora_delta : st->update)},
+                                        whole(added ? added->buffer : st->update)},
                               .x = min_u32(div_up(gate->n_row, sh.rows), MAX_GROUPS)});
     }
     stream_taken(t, st);
 }
 
-static void run_down(text_gpu *t, kernel_steps *s, const weight *w) {
+static void run_down(text_gpu *t, kernel_steps *s, uint32_t il) {
+    const weight *w = &t->model->weights.layers[il].down;
     const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
+    const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_DOWN);
+    const gpu_constant constants[] = {sh.constants[0], {"ADAPTED", added != NULL}};
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
-        matvec_packed_args args = {
-            .n_row = tile->n_row, .n_col = w->n_col, .out0 = tile->row0, .scale = w->scale};
+        const uint32_t n_group = div_up(tile->n_row, sh.rows);
+        const bool last = i + 1 == w->n_tile; /* u goes with it */
+        matvec_packed_args args = {.n_row = tile->n_row,
+                                   .n_col = w->n_col,
+                                   .out0 = tile->row0,
+                                   .scale = w->scale,
+                                   .n_group = n_group,
+                                   .n_rank = added ? added->n_rank : 0,
+                                   .a0 = added ? added->a0 / 2 : 0};
         kernel_run(s,
                    &(kernel_call){.kernel = &kernel_matvec_packed,
                                   .formats = {w->type},
-                                  .constants = sh.constants,
-                                  .n_constant = 1,
+                                  .constants = constants,
+                                  .n_constant = 2,
                                   .args = &args,
-                                  .views = {whole(t->act), whole(tile->buffer), whole(t->ffn_out)},
-                                  .x = div_up(tile->n_row, sh.rows)});
+                                  .views = {whole(t->act), whole(tile->buffer), whole(t->ffn_out),
+                                            whole(added ? added->buffer : t->norm)},
+                                  .x = n_group + (last ? lora_groups(added, sh.rows) : 0)});
     }
 }
 
 /* Writes the pending update into the stream, for a stage that reads it plainly. */
 static void run_settle(text_gpu *t, kernel_steps *s, stream *st) {
+    complete_update(s, st);
     settle_args args = {.n_embd = t->model->config.n_embd,
                         .eps = t->model->config.rms_eps,
                         .scale = st->scale,
@@ -293,6 +349,7 @@ static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) 
     const model_config *c = &t->model->config;
     const weight *w = &t->model->weights.layers[il].ple_gate;
     const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
+    complete_update(s, st);
     decode_ple_args args = {.n_embd = c->n_embd,
                             .n_ple = c->n_ple,
                             .ple0 = il * c->n_ple,
@@ -325,23 +382,25 @@ void decode_gpu_inputs(text_gpu *t, kernel_steps *s) {
 
 static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, stream *st) {
     const layer_weights *w = &t->model->weights.layers[il];
+    const lora_group *added = NULL; /* moe_gpu_ffn() adds by itself */
     run_qkv(t, s, il, st);
     run_attn_out(t, s, il, run_attention(t, s, il, pos));
-    *st = (stream){t->attn_out, w->post_attn_norm.offset, 1};
+    *st = (stream){t->attn_out, w->post_attn_norm.offset, 1,
+                   lora_gpu_at(t->lora, il, LORA_INPUT_OUT)};
     if (t->model->config.layers[il].moe) {
         run_settle(t, s, st);
         moe_gpu_ffn(t, s, il, t->x[t->x_at], 1);
     } else {
         run_geglu(t, s, il, st);
-        run_down(t, s, &w->down);
-        run_lora_packed(t, s, lora_gpu_at(t->lora, il, LORA_INPUT_DOWN));
+        run_down(t, s, il);
+        added = lora_gpu_at(t->lora, il, LORA_INPUT_DOWN);
     }
-    *st = (stream){t->ffn_out, w->post_ffn_norm.offset, w->scale};
+    *st = (stream){t->ffn_out, w->post_ffn_norm.offset, w->scale, added};
     if (t->model->config.n_ple) {
         st->scale = 1;
         run_ple_gate(t, s, il, st);
         run_matvec(t, s, &w->ple_proj, t->ple_gate, t->ple_out);
-        *st = (stream){t->ple_out, w->ple_norm.offset, w->scale};
+        *st = (stream){t->ple_out, w->ple_norm.offset, w->scale, NULL};
     }
 }
 
@@ -352,6 +411,7 @@ void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t po
         run_layer(t, s, il, pos, &st);
         if (il == first + 1 || il == first + 8) kernel_hand_over(s); /* 0.4 ms less a step */
     }
+    complete_update(s, &st);
     decode_norm_args norm = {.n_embd = m->config.n_embd,
                              .n_clear = TEXT_GPU_BINS,
                              .eps = m->config.rms_eps,

@@ -66,7 +66,7 @@ static void pack_rank(const lora_group *g, const lora_pair *p, bool embed, uint3
     const float factor = scale * p->scale * most_a * most_b;
     uint16_t *out_a = (uint16_t *)(void *)(bytes + 4ull * g->a0);
     uint16_t *out_b = (uint16_t *)(void *)(bytes + 4ull * g->b0);
-    memcpy(bytes + 4ull * to, &factor, sizeof factor);
+    memcpy(bytes + 4ull * (g->n_rank + to), &factor, sizeof factor);
     for (size_t i = 0; i < p->n_col; i++)
         out_a[embed ? i * g->n_rank + to : (size_t)to * g->n_col + i] =
             float_to_half(a[i] / most_a);
@@ -110,9 +110,9 @@ static bool make_group(const packer *k, const members *of, lora_group *g) {
     g->end1 = g->end0 + (of->n > 1 ? of->n_row[1] : 0);
     if (of->n == 1) g->end0 = g->end1 = UINT32_MAX;
     const uint64_t a = (uint64_t)g->n_rank * g->n_col / 2, b = (uint64_t)g->n_row * g->rank / 2;
-    const uint64_t n = round_up(4 * (g->n_rank + a + b), 8);
-    g->a0 = g->n_rank;
-    g->b0 = (uint32_t)(g->n_rank + a);
+    const uint64_t n = round_up(4 * (2ull * g->n_rank + a + b), 8);
+    g->a0 = 2 * g->n_rank;
+    g->b0 = (uint32_t)(g->a0 + a);
     arena *brief = arena_create(k->err);
     uint8_t *bytes = brief ? arena_alloc(brief, n, 1) : NULL;
     if (bytes) pack_group(k, of, g, bytes);

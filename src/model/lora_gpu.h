@@ -1,6 +1,8 @@
 /* lora_gpu: the adapters in use, on the device. The projections that read the same input are a
- * group: one dispatch makes u = A x for all of them and all adapters (their ranks side by side),
- * another one adds B u. A and B are f16, normed by rank so that their range does not matter.
+ * group: u = A x is made for all of them and all adapters at once (their ranks side by side), then
+ * B u is added. For many tokens these are two dispatches; for one token most of it is done by the
+ * stages themselves (decode_gpu.c), and u stays in front of the group. A and B are f16, normed by
+ * rank so that their range does not matter.
  *
  * Flow: lora.c before; engine.c owns them, text_gpu.c, prefill_gpu.c, decode_gpu.c and moe_gpu.c
  * add them. CPU twin: ref_lora(). */
@@ -19,7 +21,8 @@ typedef enum lora_input {
 } lora_input;
 
 typedef struct lora_group {
-    gpu_buffer buffer; /* factors [n_rank] f32, A [n_rank, n_col] f16, B [n_row, rank] f16; of
+    gpu_buffer buffer; /* u of one token [n_rank] f32, factors [n_rank] f32,
+                             A [n_rank, n_col] f16, B [n_row, rank] f16; of
                              the embedding A [n_col, n_rank]; id 0: nothing is added here */
     uint32_t rank;     /* of a target, all adapters together; even */
     uint32_t n_rank;   /* of all targets */
