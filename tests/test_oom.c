@@ -3,6 +3,7 @@
  * and answering asks for no memory at all once it is under way. */
 #include "failing_malloc.h"
 
+#include "carat_train.h"
 #include "gpu/gpu_null.h"
 #include "model/engine.h"
 
@@ -12,6 +13,8 @@
 
 #define SAVED   "build/test_oom.saved"
 #define ADAPTER "tests/golden/nano/adapter"
+#define DATA    "build/test_oom.jsonl"
+#define FOLDER  "build/test_oom.adapter"
 
 static const char STORY[] =
     "[{\"role\":\"user\",\"content\":\"Tell me a story about a fox and a owl.\"}]";
@@ -145,6 +148,29 @@ static bool find_models(void) {
     return list != NULL;
 }
 
+/* ---- training: a model that is there learns a step ---- */
+
+static talk taught;
+
+static bool learn(void) {
+    const carat_train_desc d = {
+        .data = DATA, .rank = 2, .first_layer = 9, .n_step = 1, .dropout = 0.1f};
+    carat_trainer *tr = carat_trainer_open(taught.eng, &d, &err);
+    char *report = tr ? carat_trainer_report(tr, &err) : NULL;
+    char *shown = report ? carat_trainer_sample(tr, 0, &err) : NULL;
+    carat_adapter *ad = NULL;
+    bool effect,
+        ok = shown && finish(carat_train(tr, 0, &err)) && carat_trainer_save(tr, SAVED, &err) &&
+             carat_trainer_resume(tr, SAVED, &err) &&
+             finish(carat_trainer_check(tr, &effect, &err)) &&
+             (ad = carat_trainer_adapter(tr, &err)) && carat_adapter_save(ad, FOLDER, &err);
+    carat_adapter_close(ad);
+    carat_string_free(shown);
+    carat_string_free(report);
+    carat_trainer_free(tr);
+    return ok;
+}
+
 /* Fails the first allocation, then the second, ... until there are no more. */
 static void every_growth(bool (*run)(void)) {
     long before = n_living;
@@ -194,6 +220,21 @@ static void media_on_a_gpu(void **state) {
     (void)state;
     every_growth(see_and_hear_on_null);
     unlink(SAVED);
+}
+
+static void training(void **state) {
+    (void)state;
+    static const char data[] = "{\"prompt\":\"one\",\"completion\":\"red\"}\n";
+    REQUIRE(file_write(DATA, data, sizeof data - 1, &err));
+    open_talk(&taught, 64);
+    assert_true(learn()); /* what the engine keeps is there then */
+    every_growth(learn);
+    close_talk(&taught);
+    unlink(SAVED);
+    unlink(DATA);
+    unlink(FOLDER "/adapter_model.safetensors");
+    unlink(FOLDER "/adapter_config.json");
+    rmdir(FOLDER);
 }
 
 static void finding(void **state) {
@@ -249,6 +290,7 @@ int main(void) {
                                        cmocka_unit_test(whole_life),
                                        cmocka_unit_test(whole_life_on_a_gpu),
                                        cmocka_unit_test(whole_life_adapted),
+                                       cmocka_unit_test(training),
                                        cmocka_unit_test(media),
                                        cmocka_unit_test(media_on_a_gpu)};
     return cmocka_run_group_tests_name("out of memory", tests, NULL, NULL);
