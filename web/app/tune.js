@@ -103,7 +103,7 @@ class Tune extends EventTarget {
      * @param {File} file @param {string} [name] of the adapter */
     async choose(file, name) {
         const plain = name ?? file.name.replace(/\.\w+$/, "").replace(/[^\w-]+/g, "-").slice(0, 40);
-        this.#become({file, name: plain || "my-adapter"});
+        this.#become({file, name: plain || "my-adapter", report: null});
         await this.#open({paused: true}, "reading");
     }
 
@@ -126,7 +126,8 @@ class Tune extends EventTarget {
         const opening = ++this.#opening;
         this.#run = null;
         this.#eager = false;
-        this.#become({state, error: "", report: null, steps: [], evals: [], done: null,
+        /* What is known of the data stays in view until it is known anew: nothing moves. */
+        this.#become({state, error: "", steps: [], evals: [], done: null,
             adapter: null, kept: false, interrupted: null});
         await before?.close().catch(() => {});
         if (opening !== this.#opening) return;
