@@ -4,6 +4,8 @@
  * Flow: train.c before. */
 #include "train.h"
 
+#include "file/file.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -197,7 +199,7 @@ static bool write_in(const char *dir, const char *name, const buf *b, carat_erro
     buf path = {0};
     buf_printf(&path, "%s/%s", dir, name);
     const bool ok = path.failed || b->failed ? fail_memory(err, b->len, name)
-                                             : write_beside(path.data, b->data, b->len, err);
+                                             : file_write(path.data, b->data, b->len, err);
     buf_free(&path);
     return ok;
 }
