@@ -94,7 +94,8 @@ static bool write_group(const packer *k, lora_group *g, const uint8_t *bytes, ui
     g->buffer = gpu_buffer_create(dev, n, GPU_STORAGE, "an adapter", k->err);
     if (!g->buffer.id) return false;
     for (uint64_t at = 0; at < n; at += WRITE_BYTES)
-        gpu_write(dev, g->buffer, at, bytes + at, n - at < WRITE_BYTES ? n - at : WRITE_BYTES);
+        gpu_write(dev, g->buffer, at, bytes + at,
+                  n - at < WRITE_BYTES ? (size_t)(n - at) : WRITE_BYTES);
     k->l->bytes += n;
     return true;
 }

@@ -53,8 +53,10 @@ static void place(adapter_gpu *a, uint32_t i, uint64_t at) {
 
 typedef void (*matrix_fn)(float *host, float *device, uint64_t n);
 
-static void to_device(float *host, float *device, uint64_t n) { memcpy(device, host, n * 4); }
-static void to_host(float *host, float *device, uint64_t n) { memcpy(host, device, n * 4); }
+static void to_device(float *host, float *device, uint64_t n) {
+    memcpy(device, host, (size_t)n * 4);
+}
+static void to_host(float *host, float *device, uint64_t n) { memcpy(host, device, (size_t)n * 4); }
 
 /* Where one of a group's three buffers is staged. */
 static float *stage_of(const adapter_gpu *a, uint32_t group, uint32_t which) {
