@@ -23,6 +23,7 @@
 #define MERGE_FROM  5u    /* splits from which decode_merge is cheaper than decode_out */
 #define SPLIT_KEYS  128u  /* keys a split, while there are splits enough */
 #define MAX_GROUPS  1056u /* workgroups that share rows evenly among themselves */
+#define FEW_GROUPS  4u    /* the same on a GPU in software, which takes 1 to 3 ms to start one */
 #define MAX_LANES   128u
 #define WANT_GROUPS 256u  /* workgroups that keep a device busy */
 #define INPUT_REST  6400u /* bytes of workgroup memory beside the input (lib/reduce4, lib/lanes) */
@@ -58,6 +59,11 @@ static void stream_taken(text_gpu *t, stream *st) {
     *st = (stream){.update = t->attn_out, .w_post = NONE, .scale = 1};
 }
 
+/* How many workgroups share that many blocks of rows. */
+static uint32_t shared_by(const text_gpu *t, uint32_t n_block) {
+    return min_u32(n_block, t->gpu->info.software ? FEW_GROUPS : MAX_GROUPS);
+}
+
 static void run_matvec(text_gpu *t, kernel_steps *s, const weight *w, gpu_buffer in,
                        gpu_buffer out) {
     const bool plain = w->n_col % 64 != 0;
@@ -73,7 +79,7 @@ static void run_matvec(text_gpu *t, kernel_steps *s, const weight *w, gpu_buffer
                                      .n_constant = plain ? 1 : 2,
                                      .args = &args,
                                      .views = {whole(in), whole(tile->buffer), whole(out)},
-                                     .x = plain ? groups : min_u32(groups, MAX_GROUPS)});
+                                     .x = plain ? groups : shared_by(t, groups)});
     }
 }
 
@@ -296,7 +302,7 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
                                         whole(t->model->weights.vector_buffer), whole(gate->buffer),
                                         whole(up->buffer), whole(t->x[1 - t->x_at]), whole(t->act),
                                         whole(added ? added->buffer : st->update)},
-                              .x = min_u32(div_up(gate->n_row, sh.rows), MAX_GROUPS)});
+                              .x = shared_by(t, div_up(gate->n_row, sh.rows))});
     }
     stream_taken(t, st);
 }
