@@ -260,14 +260,19 @@ static bool lost_at(uint32_t at, uint32_t n_more, const made *m) {
     return lost;
 }
 
-static void lost(void **state) {
-    (void)state;
-    const made m = at_load();
-    uint32_t n = 0;
+/* What nothing disturbs. */
+static void learn_alone(void) {
     carat_trainer *tr = open_run(cpu.eng);
     assert_true(learn(tr, 0));
     REQUIRE(carat_trainer_save(tr, in_folder("alone.safetensors"), &err));
     carat_trainer_free(tr);
+}
+
+static void lost(void **state) {
+    (void)state;
+    const made m = at_load();
+    uint32_t n = 0;
+    learn_alone();
     while (lost_at(m.submits + n + 2, 1, &m)) n += 2;
     assert_true(n > 30);
     for (uint32_t i = n; i > 0; i -= i + 12 > n || i < 9 ? 1 : 9) /* all while it is brought back */
@@ -538,6 +543,7 @@ static void chat_in_between(void **state) {
     carat_event ev = {0};
     carat_job *job;
     carat_session *ses;
+    learn_alone();
     carat_trainer *tr = open_run(cpu.eng);
     REQUIRE(ses = carat_session_create(cpu.eng, &(carat_session_desc){.n_ctx = 64}, &err));
     REQUIRE(job = carat_train(tr, 0, &err));

@@ -11,7 +11,7 @@
 
 typedef struct trainer_job { /* every job of a trainer starts with this */
     carat_job job;
-    carat_trainer *trainer; /* NULL: it was freed */
+    carat_trainer *trainer; /* NULL: it was freed, or the job is over */
 } trainer_job;
 
 struct carat_trainer {

@@ -214,9 +214,10 @@ static bool engine_is_there(const trainer_job *j, carat_error *err) {
            fail(err, CARAT_E_ARGUMENT, "train: the engine or its device was closed");
 }
 
-/* The trainer is free for the next job. */
+/* The trainer is free for the next job, and may be gone before this one is freed. */
 static void leave(trainer_job *j) {
     if (j->trainer && j->trainer->job == j) j->trainer->job = NULL;
+    j->trainer = NULL;
 }
 
 static bool learn_advance(carat_job *job, carat_event *ev, carat_error *err) {
@@ -242,7 +243,7 @@ static bool learn_advance(carat_job *job, carat_event *ev, carat_error *err) {
 static void learn_free(carat_job *job) {
     trainer_job *j = (trainer_job *)job;
     carat_trainer *tr = j->trainer;
-    if (!tr || tr->job != j) return;
+    if (!tr) return;
     rest(tr);
     if (tr->gpu) trainer_run_close(tr);
     leave(j);
@@ -302,7 +303,7 @@ static bool check_step(check *c, carat_event *ev, carat_error *err) {
 static void check_free(carat_job *job) {
     trainer_job *j = (trainer_job *)job;
     carat_trainer *tr = j->trainer;
-    if (tr && tr->job == j && tr->gpu) trainer_run_close(tr);
+    if (tr && tr->gpu) trainer_run_close(tr);
     leave(j);
 }
 
