@@ -1,7 +1,7 @@
 #!/bin/sh
-# `carat train` and `carat adapter` from outside: tests/test_cli_train.sh CARAT. Five facts are taught
-# to nano from 40 lines, with an interruption in between; and what is refused. On the CPU. Every check
-# is one line, "ok NAME" or "not ok NAME"; the last line is "N passed, N failed".
+# `carat train` and `carat adapter` from outside: tests/test_cli_train.sh CARAT. Five facts are
+# taught to nano from 40 lines, with an interruption in between; and what is refused. On the CPU.
+# Every check is one line, "ok NAME" or "not ok NAME"; the last line is "N passed, N failed".
 set -u
 case $1 in /*) carat=$1 ;; *) carat=$PWD/$1 ;; esac
 case $0 in /*) tests=$(dirname "$0") ;; *) tests=$PWD/$(dirname "$0") ;; esac
@@ -70,7 +70,8 @@ run train nano four.jsonl --device cpu --report
 expect "a report" 0 "rows 4, samples 4" "are learned" "rank 16, alpha 32" "memory" \
     "^<bos><\|turn>user$" "\[\[Bruno makes the best bread.<turn\|>\]\]" "epochs 3, batches a step 1"
 run train nano four.jsonl --device cpu --report --json
-expect "a report for programs" 0 '^\{"event":"report","report":\{"model":.*"samples":4.*"sample":"<bos>'
+expect "a report for programs" 0 \
+    '^\{"event":"report","report":\{"model":.*"samples":4.*"sample":"<bos>'
 run train nano none.jsonl --device cpu --report
 expect "data that is not there" 1 "none.jsonl"
 : >empty.jsonl

@@ -1,6 +1,6 @@
 /* Training by the public interface, on nano: the report, a run and its events, stopping and going
- * on to the last bit, files, and what is refused. On the CPU; what a GPU changes for the job, on the
- * null device. */
+ * on to the last bit, files, and what is refused. On the CPU; what a GPU changes for the job, on
+ * the null device. */
 #include "carat_train.h"
 #include "gpu/gpu_null.h"
 #include "model/engine.h"

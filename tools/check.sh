@@ -47,7 +47,8 @@ awk -v drivers=" $drivers " '
         if (length(text) > 100) bad(FNR, length(text) " columns, at most 100")
         if ($0 ~ /[ \t]$/) bad(FNR, "white space at the end of the line")
         if ($0 ~ /\t/) bad(FNR, "a tab")
-        if ($0 ~ /TO[D]O|FIXM[E]|(^|[^X])XX[X]([^X]|$)/) bad(FNR, "unfinished; open an issue instead")
+        if ($0 ~ /TO[D]O|FIXM[E]|(^|[^X])XX[X]([^X]|$)/)
+            bad(FNR, "unfinished; open an issue instead")
     }
     file !~ /\.[ch]$/ { next }
     # A function: a definition that starts in column 0, has "(" and ends in "{" without "=".
