@@ -1,55 +1,8 @@
 #!/bin/sh
 # The command line from outside: tests/test_cli.sh CARAT. Every check is one line, "ok NAME" or
 # "not ok NAME"; the last line is "N passed, N failed". Uses nano on the CPU.
-set -u
-case $1 in /*) carat=$1 ;; *) carat=$PWD/$1 ;; esac
-case $0 in /*) tests=$(dirname "$0") ;; *) tests=$PWD/$(dirname "$0") ;; esac
-[ -x "$carat" ] || { echo "there is no $carat" && exit 1; }
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-export HOME="$dir" XDG_STATE_HOME="$dir/state" OLLAMA_MODELS="$dir/none" NO_COLOR=1
-export OMP_WAIT_POLICY=passive # threads that spin while they wait are slow on a busy machine
-cd "$dir" || exit 1
-passed=0
-failed=0
-skipped=0
-
-result() { # NAME STATUS
-    if [ "$2" -eq 0 ]; then
-        passed=$((passed + 1))
-        echo "ok $1"
-    else
-        failed=$((failed + 1))
-        echo "not ok $1"
-        echo "--- status $status, stdout:" && head -c 600 out && echo "--- stderr:" &&
-            head -c 600 err
-    fi
-}
-
-# run ARG...: stdout to out, stderr to err, exit code to $status. stdin is empty.
-run() {
-    "$carat" "$@" >out 2>err </dev/null
-    status=$?
-}
-
-# piped TEXT ARG...: the same with TEXT as stdin.
-piped() {
-    text=$1
-    shift
-    printf "$text" | "$carat" "$@" >out 2>err
-    status=$?
-}
-
-# expect NAME CODE [PATTERN...]: the exit code, and what stdout and stderr together must match.
-expect() {
-    name=$1
-    bad=0
-    [ "$status" -eq "$2" ] || bad=1
-    shift 2
-    cat out err >both
-    for pattern in "$@"; do grep -aqE -e "$pattern" both || bad=1; done
-    result "$name" $bad
-}
+# shellcheck source=tests/cli.sh
+. "$(dirname "$0")/cli.sh"
 
 # absent NAME PATTERN: what stdout must not match.
 absent() {
@@ -319,8 +272,7 @@ if command -v script >/dev/null; then
     status=$?
     expect "Ctrl-C does not end a chat" 0 "Ctrl-D or /quit ends"
 else
-    skipped=$((skipped + 3))
-    echo "skipped: chat on a terminal (there is no script command)"
+    skip "chat on a terminal" "there is no script command"
 fi
 
 # ---- interrupts ----
@@ -411,5 +363,4 @@ expect "bench --train refuses half a batch" 2 "no whole number of batches"
 run bench nano --pp 12,x
 expect "bench refuses a bad list" 2 "no list of token counts"
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+finish

@@ -2,63 +2,12 @@
 # Pictures and sounds on the command line and over HTTP, from outside: tests/test_cli_media.sh
 # CARAT. Every check is one line, "ok NAME" or "not ok NAME"; the last line is "N passed, N failed,
 # N skipped". Uses nano on the CPU; its answers are those of tests/golden/nano.
-set -u
-case $1 in /*) carat=$1 ;; *) carat=$PWD/$1 ;; esac
-[ -x "$carat" ] || { echo "there is no $carat" && exit 1; }
-golden=$PWD/tests/golden/nano
-media=$PWD/tests/media
-family=$PWD/tests/golden/family
-dir=$(mktemp -d) || exit 1
-server=
-trap '[ -z "$server" ] || kill -KILL "$server" 2>/dev/null; rm -rf "$dir"' EXIT
-export HOME="$dir" XDG_STATE_HOME="$dir/state" OLLAMA_MODELS="$dir/none" NO_COLOR=1
-export OMP_WAIT_POLICY=passive # threads that spin while they wait are slow on a busy machine
-cd "$dir" || exit 1
-passed=0
-failed=0
-skipped=0
+# shellcheck source=tests/cli.sh
+. "$(dirname "$0")/cli.sh"
 
-result() { # NAME STATUS
-    if [ "$2" -eq 0 ]; then
-        passed=$((passed + 1))
-        echo "ok $1"
-    else
-        failed=$((failed + 1))
-        echo "not ok $1"
-        echo "--- status $status, stdout:" && head -c 600 out && echo "--- stderr:" &&
-            head -c 600 err
-    fi
-}
-
-skip() { # NAME WHY
-    skipped=$((skipped + 1))
-    echo "SKIPPED: $1 ($2)"
-}
-
-# run ARG...: stdout to out, stderr to err, exit code to $status. stdin is empty.
-run() {
-    "$carat" "$@" >out 2>err </dev/null
-    status=$?
-}
-
-# piped TEXT ARG...: the same with TEXT as stdin.
-piped() {
-    text=$1
-    shift
-    printf "$text" | "$carat" "$@" >out 2>err
-    status=$?
-}
-
-# expect NAME CODE [PATTERN...]: the exit code, and what stdout and stderr together must match.
-expect() {
-    name=$1
-    bad=0
-    [ "$status" -eq "$2" ] || bad=1
-    shift 2
-    cat out err >both
-    for pattern in "$@"; do grep -aqE -e "$pattern" both || bad=1; done
-    result "$name" $bad
-}
+golden=$tests/golden/nano
+media=$tests/media
+family=$tests/golden/family
 
 # refused NAME PATTERN: an error in one sentence, and nothing on stdout.
 refused() {
@@ -72,11 +21,6 @@ refused() {
 # Whether this build can read a file, which is read before the model is looked for.
 can() { # OPTION FILE
     ! "$carat" run ./none.gguf "$1" "$2" hi 2>&1 </dev/null | LC_ALL=C grep -aq 'was built without'
-}
-
-finish() {
-    echo "$passed passed, $failed failed, $skipped skipped"
-    exit $failed
 }
 
 # 70 soft tokens are quick on a CPU; nano takes the cross for a star with so few.

@@ -1,32 +1,15 @@
 #!/bin/sh
 # `carat merge` from outside: tests/test_cli_merge.sh CARAT. Every check is one line, "ok NAME" or
 # "not ok NAME"; the last line is "N passed, N failed". Uses nano on the CPU.
-set -u
-case $1 in /*) carat=$1 ;; *) carat=$PWD/$1 ;; esac
-case $0 in /*) tests=$(dirname "$0") ;; *) tests=$PWD/$(dirname "$0") ;; esac
-[ -x "$carat" ] || { echo "there is no $carat" && exit 1; }
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-export HOME="$dir" XDG_STATE_HOME="$dir/state" OLLAMA_MODELS="$dir/none" NO_COLOR=1
-export OMP_WAIT_POLICY=passive # threads that spin while they wait are slow on a busy machine
-cd "$dir" || exit 1
-passed=0
-failed=0
+# shellcheck source=tests/cli.sh
+. "$(dirname "$0")/cli.sh"
 
-# check NAME CODE PATTERN ARG...: the exit code, and what stdout and stderr together must match.
+# check NAME CODE PATTERN ARG...: run and expect.
 check() {
     name=$1 code=$2 pattern=$3
     shift 3
-    "$carat" "$@" >both 2>&1 </dev/null
-    status=$?
-    if [ $status -eq "$code" ] && grep -aqE -e "$pattern" both; then
-        passed=$((passed + 1))
-        echo "ok $name"
-    else
-        failed=$((failed + 1))
-        echo "not ok $name"
-        echo "--- status $status:" && head -c 600 both
-    fi
+    run "$@"
+    expect "$name" "$code" "$pattern"
 }
 
 mkdir facts
@@ -53,19 +36,13 @@ ask="--device cpu --temperature 0"
 }
 # Ctrl-C after a moment: its status is 130, or it was quicker. A shell's own background
 # processes ignore it, so another program sends it.
-name="Ctrl-C leaves nothing"
-timeout --preserve-status -s INT 0.2 "$carat" merge nano facts --out i.gguf --type q8_0 >both 2>&1
+timeout --preserve-status -s INT 0.2 "$carat" merge nano facts --out i.gguf --type q8_0 >out 2>err
 status=$?
-if [ $status -eq 130 ] || [ $status -eq 0 ]; then
-    passed=$((passed + 1)) && echo "ok $name"
-else
-    failed=$((failed + 1)) && echo "not ok $name: $status" && cat both
-fi
-rm -f i.gguf
-
+[ $status -eq 130 ] || [ $status -eq 0 ]
+result "Ctrl-C ends it" $?
+rm -f i.gguf both out err
 # shellcheck disable=SC2012 # names of our own
-check "nothing is left over" 0 "^carat" --version
-[ "$(ls | tr '\n' ' ')" = "both facts m.gguf z.gguf " ] || { failed=$((failed + 1)) && ls; }
+[ "$(ls | tr '\n' ' ')" = "facts m.gguf z.gguf " ]
+result "nothing is left over" $?
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish

@@ -2,46 +2,8 @@
 # `carat train` and `carat adapter` from outside: tests/test_cli_train.sh CARAT. Five facts are
 # taught to nano from 40 lines, with an interruption in between; and what is refused. On the CPU.
 # Every check is one line, "ok NAME" or "not ok NAME"; the last line is "N passed, N failed".
-set -u
-case $1 in /*) carat=$1 ;; *) carat=$PWD/$1 ;; esac
-case $0 in /*) tests=$(dirname "$0") ;; *) tests=$PWD/$(dirname "$0") ;; esac
-[ -x "$carat" ] || { echo "there is no $carat" && exit 1; }
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-export HOME="$dir" OLLAMA_MODELS="$dir/none" NO_COLOR=1
-export OMP_WAIT_POLICY=passive # threads that spin while they wait are slow on a busy machine
-cd "$dir" || exit 1
-passed=0
-failed=0
-
-result() { # NAME STATUS
-    if [ "$2" -eq 0 ]; then
-        passed=$((passed + 1))
-        echo "ok $1"
-    else
-        failed=$((failed + 1))
-        echo "not ok $1"
-        echo "--- status $status, stdout:" && head -c 900 out && echo "--- stderr:" &&
-            head -c 600 err
-    fi
-}
-
-# run ARG...: stdout to out, stderr to err, exit code to $status. stdin is empty.
-run() {
-    "$carat" "$@" >out 2>err </dev/null
-    status=$?
-}
-
-# expect NAME CODE [PATTERN...]: the exit code, and what stdout and stderr together must match.
-expect() {
-    name=$1
-    bad=0
-    [ "$status" -eq "$2" ] || bad=1
-    shift 2
-    cat out err >both
-    for pattern in "$@"; do grep -aqE -e "$pattern" both || bad=1; done
-    result "$name" $bad
-}
+# shellcheck source=tests/cli.sh
+. "$(dirname "$0")/cli.sh"
 
 facts=$tests/golden/nano/facts.jsonl
 cp "$facts" facts.jsonl
@@ -190,5 +152,4 @@ expect "adapter wants a model" 2 "--model"
 run adapter look facts --model nano
 expect "adapter wants inspect or convert" 2 "there are inspect and convert"
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish
