@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_READS 16u /* under way at once */
+#define MAX_READS   16u /* under way at once */
+#define MAX_BUFFERS 1024u
 
 typedef struct record_device {
     gpu base;
@@ -19,6 +20,10 @@ typedef struct record_device {
     uint32_t n_id;                /* handles given out when there is no inner device */
     uint32_t n_ask;               /* reads so far */
     uint32_t expected[MAX_READS]; /* [n_ask % MAX_READS] bytes of a read under way */
+    struct {
+        uint32_t id; /* 0: free */
+        uint64_t size;
+    } buffers[MAX_BUFFERS]; /* that are alive, for gpu_stats */
 } record_device;
 
 static record_device *of(gpu *g) { return (record_device *)g; }
@@ -44,17 +49,29 @@ static void record_close(gpu *g) {
     free(d);
 }
 
+/* The place of buffer `was` (0: a free one) is that of `is`. */
+static void count_buffer(record_device *d, uint32_t was, uint32_t is, uint64_t size) {
+    uint32_t i = 0;
+    while (i < MAX_BUFFERS && d->buffers[i].id != was) i++;
+    assert(i < MAX_BUFFERS);
+    d->base.stats.buffer_bytes += size - d->buffers[i].size;
+    d->buffers[i].id = is;
+    d->buffers[i].size = size;
+}
+
 static gpu_buffer record_buffer_create(gpu *g, uint64_t size, gpu_usage usage, const char *label,
                                        carat_error *err) {
     record_device *d = of(g);
     gpu_buffer b = {d->inner ? gpu_buffer_create(d->inner, size, usage, label, err).id : ++d->n_id};
     PUT(d, RECORD_BUFFER, NULL, 0, b.id, (uint32_t)size, (uint32_t)usage);
+    count_buffer(d, 0, b.id, round_up(size, 4));
     return b;
 }
 
 static void record_buffer_free(gpu *g, gpu_buffer b) {
     record_device *d = of(g);
     if (d->inner) gpu_buffer_free(d->inner, b);
+    count_buffer(d, b.id, 0, 0);
     PUT(d, RECORD_FREE, NULL, 0, b.id);
 }
 
