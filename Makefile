@@ -143,8 +143,8 @@ programs: $(TESTS) all build/synth
 
 # Those that are quick under a sanitizer: no shaders, no whole forward passes.
 SLOW := $(addprefix $(O)/,test_gpu test_text_gpu test_lora_gpu test_tiles test_kernels% \
-    test_golden% test_media_api test_grad test_train test_train_fail test_facts test_traps \
-    test_trainer test_merge)
+    test_golden% test_media_api test_grad test_train test_train_fail test_train_gpu test_facts \
+    test_traps test_trainer test_merge)
 test-fast: $(TESTS) all vocabulary
 	TEST_GPU=none tests/run.sh $(O)/carat $(filter-out $(SLOW),$(TESTS))
 
