@@ -433,6 +433,29 @@ static void test_loss_not_finite(void **state) {
     kt_reset();
 }
 
+static void one_sum_parts(uint32_t n_part, size_t n, bool add) {
+    float *parts = values(n_part * n), *there = values(n), *want = kt_take(n, 4);
+    for (size_t i = 0; i < n; i++) {
+        for (uint32_t z = 0; z < n_part; z++) want[i] += parts[z * n + i];
+        if (add) want[i] += there[i];
+    }
+    const gpu_view in = input(parts, n_part * n);
+    const kt_output out = output(there, n);
+    begin();
+    op_sum_parts(kt.steps, in, n_part, n, out.view, add);
+    end();
+    kt_compare("sum_parts", fetch(out), want, n, 0);
+    kt_reset();
+}
+
+static void test_sum_parts(void **state) {
+    (void)state;
+    one_sum_parts(1, 4, false);
+    one_sum_parts(2, 1028, true);
+    one_sum_parts(8, 3000, true);
+    one_sum_parts(5, 300000, false);
+}
+
 static void one_sum_squares(size_t n, float size, float bad) {
     enum { AT = 2 };
     float *x = values(n), *there = values(4);
@@ -472,7 +495,7 @@ int main(void) {
         cmocka_unit_test(test_dropout_keys),  cmocka_unit_test(test_adamw),
         cmocka_unit_test(test_copy_rows),     cmocka_unit_test(test_columns),
         cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_loss_not_finite),
-        cmocka_unit_test(test_sum_squares),
+        cmocka_unit_test(test_sum_parts),     cmocka_unit_test(test_sum_squares),
     };
     return cmocka_run_group_tests_name("kernels of training", tests, kt_setup, kt_teardown);
 }

@@ -107,6 +107,9 @@ typedef struct cross_entropy_op {
     float cap, scale;
 } cross_entropy_op;
 void op_cross_entropy(kernel_steps *s, const cross_entropy_op *c, uint32_t n_row);
+/* out [n] (add) = sum of parts [n_part, n], in their order; n a multiple of 4. */
+void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, gpu_view out,
+                  bool add);
 /* out[at] = sum of x [n] squared, in f32. out.offset 0. Twin: clip_norm() */
 void op_sum_squares(kernel_steps *s, gpu_view x, uint64_t n, gpu_view out, uint32_t at);
 /* One step of values [n] given grad_scale * grad. Twin: adamw_step() */

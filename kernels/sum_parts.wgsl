@@ -1,0 +1,20 @@
+// include: flat
+// sum_parts: out[i] (add: +)= part[i] + part[n + i] + .. of n_part parts, in their order, i < n; n a
+//   multiple of 4.
+// Grid: ceil(n / 4 / 256) workgroups (lib/flat) of 256 threads. f32. CPU twin: a plain loop.
+
+struct Args { n: u32, n_part: u32, add: u32 }
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<storage, read> part: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let i = flat(wid) * 256 + lid;
+    let n4 = args.n / 4;
+    if (i >= n4) { return; }
+    var sum = part[i];
+    for (var z = 1u; z < args.n_part; z++) { sum += part[z * n4 + i]; }
+    if (args.add != 0) { sum += out[i]; }
+    out[i] = sum;
+}
