@@ -101,9 +101,10 @@ static void row_attention(attention_case c) {
     const gpu_view span = kt_in(d.span, (size_t)d.n_tok * 8);
     const kt_output out = kt_out(query), lse = kt_out(row), delta = kt_out(row);
     const kt_output dq = kt_out(query), dk = kt_out_with(d.dk0, key), dv = kt_out_with(d.dv0, key);
+    const kt_output parts = kt_out(query);
     const back_attention_op back = {
-        q,          k,       v,       span,   out.view, lse.view, kt_in(d.dout, query),
-        delta.view, dq.view, dk.view, dv.view};
+        q,          k,          v,       span,    out.view, lse.view, kt_in(d.dout, query),
+        delta.view, parts.view, dq.view, dk.view, dv.view};
     begin();
     op_train_attention(kt.steps, &d.layer, q, k, v, span, out.view, lse.view, d.n_tok);
     op_back_attention(kt.steps, &d.layer, &back, d.n_tok);
@@ -115,6 +116,7 @@ static void row_attention(attention_case c) {
     compare("train_attention: lse", &c, lse, d.lse);
     compare("back_attention_delta", &c, delta, mean);
     compare_dq(&c, dq, d.dq);
+    fetch(parts); /* its guards */
     compare("back_attention_kv, VALUES", &c, dv, d.dv);
     compare("back_attention_kv", &c, dk, d.dk);
     kt_reset();

@@ -64,22 +64,27 @@ static void back_queries(kernel_steps *s, const layer_config *l, const back_atte
                           .y = l->n_kv});
 }
 
+/* A part for each query head of a group, so that there is enough to do at a time, then their sum. */
 static void back_keys(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                       uint32_t n_tok, bool values) {
+    const uint32_t n_part = l->n_head / l->n_kv;
     const gpu_constant constants[] = {wide(l), {.name = "VALUES", .value = values}};
     const back_attention_kv_args args = {.n_tok = n_tok,
                                          .n_head = l->n_head,
                                          .n_kv = l->n_kv,
                                          .head_dim = l->head_dim,
                                          .window = l->window};
-    kernel_run(s, &(kernel_call){.kernel = &kernel_back_attention_kv,
-                                 .constants = constants,
-                                 .n_constant = COUNT(constants),
-                                 .args = &args,
-                                 .views = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta,
-                                           values ? a->dv : a->dk},
-                                 .x = div_up(n_tok, OWN_ROWS),
-                                 .y = l->n_kv});
+    kernel_run(
+        s, &(kernel_call){.kernel = &kernel_back_attention_kv,
+                          .constants = constants,
+                          .n_constant = COUNT(constants),
+                          .args = &args,
+                          .views = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta, a->parts},
+                          .x = div_up(n_tok, OWN_ROWS),
+                          .y = l->n_kv,
+                          .z = n_part});
+    op_sum_parts(s, a->parts, n_part, (uint64_t)n_tok * l->n_kv * l->head_dim,
+                 values ? a->dv : a->dk, true);
 }
 
 void op_back_attention(kernel_steps *s, const layer_config *l, const back_attention_op *a,
