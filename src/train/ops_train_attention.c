@@ -64,7 +64,7 @@ static void back_queries(kernel_steps *s, const layer_config *l, const back_atte
                           .y = l->n_kv});
 }
 
-/* A part for each query head of a group, so that there is enough to do at a time, then their sum. */
+/* A part for each query head of a group, to have enough to do at a time; then their sum. */
 static void back_keys(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                       uint32_t n_tok, bool values) {
     const uint32_t n_part = l->n_head / l->n_kv;
