@@ -1,6 +1,6 @@
 // include: flat
-// sum_parts: out[i] (add: +)= part[i] + part[n + i] + .. of n_part parts, in their order, i < n; n a
-//   multiple of 4.
+// sum_parts: out[i] = old + part[i] + part[n + i] + .., n_part of them in their order, i < n; old is
+//   out's value, or 0 unless `add`. n is a multiple of 4.
 // Grid: ceil(n / 4 / 256) workgroups (lib/flat) of 256 threads. f32. CPU twin: a plain loop.
 
 struct Args { n: u32, n_part: u32, add: u32 }
