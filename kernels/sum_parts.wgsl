@@ -1,5 +1,5 @@
 // include: flat
-// sum_parts: out[i] = old + part[i] + part[n + i] + .., n_part of them in their order, i < n; old is
+// sum_parts: out[i] = old + part[i] + part[n + i] + .., n_part of them in order, i < n; old is
 //   out's value, or 0 unless `add`. n is a multiple of 4.
 // Grid: ceil(n / 4 / 256) workgroups (lib/flat) of 256 threads. f32. CPU twin: a plain loop.
 
