@@ -24,6 +24,11 @@ static matrix_gpu adapter(uint32_t n_row, uint32_t n_col, float scale, weight *w
     return (matrix_gpu){kt_in(m, n * 4), n_row, n_col};
 }
 
+/* For eight parts of n values. */
+static parts_gpu room_for(size_t n) {
+    return (parts_gpu){whole(kt_buffer(8 * n * 4, GPU_STORAGE)), 8 * n};
+}
+
 static void one_back_matmul(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n_col,
                             uint32_t rows_a_tile, bool add) {
     const weight *w = matrix(type, n_row, n_col, rows_a_tile);
@@ -32,8 +37,9 @@ static void one_back_matmul(uint32_t type, uint32_t n_tok, uint32_t n_row, uint3
     back_matmul(w, 0, dout, n_tok, want);
     const gpu_view in = kt_in(dout, (size_t)n_tok * n_row * 4);
     const kt_output din = out_before(want, n, add);
+    const parts_gpu room = room_for(n);
     begin();
-    op_back_matmul(kt.steps, w, in, din.view, n_tok, add);
+    op_back_matmul(kt.steps, w, room, in, din.view, n_tok, add);
     end();
     kt_compare("back_matmul", fetch(din), want, n, KT_F32);
     kt_reset();
@@ -63,9 +69,10 @@ static void one_matrix(uint32_t n_tok, uint32_t n_row, uint32_t n_col, bool add)
     back_matmul(&w, 0, dy, n_tok, dx);
     const gpu_view in = kt_in(x, n_x * 4), dout = kt_in(dy, n_y * 4);
     const kt_output out = out_before(y, n_y, add), din = out_before(dx, n_x, add);
+    const parts_gpu room = room_for(n_x > n_y ? n_x : n_y);
     begin();
-    op_matrix(kt.steps, &m, 0.75f, in, out.view, n_tok, add);
-    op_back_matrix(kt.steps, &m, 0.75f, dout, din.view, n_tok, add);
+    op_matrix(kt.steps, &m, room, 0.75f, in, out.view, n_tok, add);
+    op_back_matrix(kt.steps, &m, room, 0.75f, dout, din.view, n_tok, add);
     end();
     kt_compare("matmul", fetch(out), y, n_y, KT_F32);
     kt_compare("back_matmul", fetch(din), dx, n_x, KT_F32);
@@ -80,6 +87,8 @@ static void test_matrix(void **state) {
     }
     one_matrix(70, 32, 1024, true);
     one_matrix(130, 160, 64, false);
+    one_matrix(4, 33, 528, true); /* sums cut into parts, the last one shorter */
+    one_matrix(12, 700, 16, false);
 }
 
 static void one_outer(uint32_t n_tok, uint32_t n_a, uint32_t n_b, bool add) {

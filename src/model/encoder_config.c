@@ -97,10 +97,11 @@ static void check_fits(reader *r, const char *projection, uint32_t n_text) {
 }
 
 static uint32_t head_dim(reader *r, uint32_t n_embd, uint32_t n_head, uint32_t unit) {
-    if (r->ok && n_embd % (n_head * unit))
+    const uint64_t n = (uint64_t)n_head * unit;
+    if (r->ok && (!n || n_embd % n))
         r->ok = fail(r->err, CARAT_E_FORMAT, "%s: rows of %u values cannot have %u heads",
                      r->encoder, n_embd, n_head);
-    return n_embd / n_head;
+    return r->ok ? n_embd / n_head : 0;
 }
 
 /* ---- vision ---- */

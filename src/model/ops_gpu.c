@@ -21,6 +21,7 @@ void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu
             .out0 = tile->row0,
             .out_stride = n_row,
             .scale = w->scale,
+            .n_term = w->n_col,
         };
         kernel_run(s, &(kernel_call){
                           .kernel = &kernel_matmul,

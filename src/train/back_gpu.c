@@ -77,6 +77,8 @@ static bool write_ple(back_gpu *b, const train_batch *in, carat_error *err) {
 
 /* ---- forwards: adapters ---- */
 
+static parts_gpu room(const back_gpu *b) { return (parts_gpu){whole(b->parts), b->n_parts}; }
+
 static const pair_gpu *pair_at(const back_gpu *b, uint32_t slot) {
     const pair_gpu *p = &b->adapter->pairs[slot];
     return p->rank && !b->run.bare ? p : NULL;
@@ -101,8 +103,8 @@ static void adapt(const back_gpu *b, kernel_steps *s, uint32_t slot, gpu_view in
                   gpu_view out) {
     const pair_gpu *p = pair_at(b, slot);
     if (!p) return;
-    op_matrix(s, &p->a, 1, seen_by(b, s, slot, in, n_row), whole(b->u), n_row, false);
-    op_matrix(s, &p->b, p->scale, whole(b->u), out, n_row, true);
+    op_matrix(s, &p->a, room(b), 1, seen_by(b, s, slot, in, n_row), whole(b->u), n_row, false);
+    op_matrix(s, &p->b, room(b), p->scale, whole(b->u), out, n_row, true);
 }
 
 static void project(const back_gpu *b, uint32_t il, lora_target t, gpu_buffer in, gpu_buffer out) {
@@ -134,7 +136,7 @@ static void embed(const back_gpu *b) {
     const pair_gpu *p = pair_at(b, lora_slots(b->lora) - 2);
     if (!p) return;
     op_gather_columns(b->steps, &p->a, whole(b->ids), whole(b->u), b->n_tok);
-    op_matrix(b->steps, &p->b, p->scale * scale, whole(b->u), whole(x), b->n_tok, true);
+    op_matrix(b->steps, &p->b, room(b), p->scale * scale, whole(b->u), whole(x), b->n_tok, true);
 }
 
 /* (3)-(6) */
@@ -263,15 +265,15 @@ static void adapt_back(const back_gpu *b, kernel_steps *s, uint32_t slot, gpu_vi
     const pair_gpu *p = pair_at(b, slot);
     if (!p) return;
     const gpu_view u = whole(b->u), du = whole(b->du), seen = seen_by(b, s, slot, in, n_row);
-    op_matrix(s, &p->a, 1, seen, u, n_row, false);
-    op_back_matrix(s, &p->b, p->scale, dout, du, n_row, false);
+    op_matrix(s, &p->a, room(b), 1, seen, u, n_row, false);
+    op_back_matrix(s, &p->b, room(b), p->scale, dout, du, n_row, false);
     op_outer(s, dout, p->b.n_row, u, p->rank, p->scale, p->db.view, n_row, true);
     op_outer(s, du, p->rank, seen, p->a.n_col, 1, p->da.view, n_row, true);
     if (seen.buffer.id == in.buffer.id) {
-        op_back_matrix(s, &p->a, 1, du, din, n_row, true);
+        op_back_matrix(s, &p->a, room(b), 1, du, din, n_row, true);
         return;
     }
-    op_back_matrix(s, &p->a, 1, du, whole(b->ddropped), n_row, false);
+    op_back_matrix(s, &p->a, room(b), 1, du, whole(b->ddropped), n_row, false);
     op_dropout(s, whole(b->ddropped), (uint64_t)n_row * p->a.n_col, b->lora->dropout,
                dropout_key(b, slot), din, true);
 }
@@ -279,7 +281,8 @@ static void adapt_back(const back_gpu *b, kernel_steps *s, uint32_t slot, gpu_vi
 /* din of project(): added, or set. */
 static void project_back(const back_gpu *b, uint32_t il, lora_target t, gpu_buffer in,
                          gpu_buffer dout, gpu_buffer din, bool add) {
-    op_back_matmul(b->steps, lora_weight(b->model, il, t), whole(dout), whole(din), b->n_tok, add);
+    op_back_matmul(b->steps, lora_weight(b->model, il, t), room(b), whole(dout), whole(din),
+                   b->n_tok, add);
     adapt_back(b, b->steps, il * LORA_TARGETS + t, whole(in), whole(dout), b->n_tok, whole(din));
 }
 
@@ -314,7 +317,7 @@ static void head_rows(const back_gpu *b, uint32_t at0, uint32_t n) {
                                    .scale = b->run.scale};
     op_cross_entropy(s, &loss, n);
     if (!b->run.learn) return;
-    op_back_matmul(s, w->output, logits, whole(b->dnormed), n, false);
+    op_back_matmul(s, w->output, room(b), logits, whole(b->dnormed), n, false);
     adapt_back(b, s, slot, normed, logits, n, whole(b->dnormed));
     op_back_rmsnorm(s, w->vector_buffer, &w->output_norm, c->n_embd, c->rms_eps, whole(b->rows),
                     whole(b->dnormed), whole(b->drows), n, false);
@@ -329,10 +332,11 @@ static void inject_ple_back(const back_gpu *b, uint32_t il) {
     const layer_weights *w = &b->model->weights.layers[il];
     const geglu_up e = ple_slice(b, il, b->e);
     norm_back(b, s->ple, &w->ple_norm, b->dx, b->dpart, false);
-    op_back_matmul(b->steps, &w->ple_proj, whole(b->dpart), whole(b->dple_act), b->n_tok, false);
+    op_back_matmul(b->steps, &w->ple_proj, room(b), whole(b->dpart), whole(b->dple_act), b->n_tok,
+                   false);
     op_back_geglu(b->steps, whole(s->ple_gate), &e, whole(b->dple_act), whole(b->dple),
                   whole(b->de), b->n_tok, b->model->config.n_ple);
-    op_back_matmul(b->steps, &w->ple_gate, whole(b->dple), whole(b->dx), b->n_tok, true);
+    op_back_matmul(b->steps, &w->ple_gate, room(b), whole(b->dple), whole(b->dx), b->n_tok, true);
 }
 
 /* (21)-(15), (12) */
@@ -456,7 +460,8 @@ static void per_layer_inputs_back(const back_gpu *b) {
     op_back_rmsnorm(b->steps, w->vector_buffer, &w->ple_proj_norm, c->n_ple, c->rms_eps,
                     whole(b->e), whole(b->de), whole(b->ple_token), b->n_tok * c->n_layer, false);
     op_scale(b->steps, whole(b->ple_token), n, scale * sqrtf(0.5f));
-    op_back_matmul(b->steps, &w->ple_model_proj, whole(b->ple_token), whole(b->dx), b->n_tok, true);
+    op_back_matmul(b->steps, &w->ple_model_proj, room(b), whole(b->ple_token), whole(b->dx),
+                   b->n_tok, true);
 }
 
 /* (1) */
@@ -468,7 +473,7 @@ static void embed_back(const back_gpu *b) {
     op_gather_columns(b->steps, &p->a, whole(b->ids), whole(b->u), b->n_tok);
     op_outer(b->steps, whole(b->dx), p->b.n_row, whole(b->u), p->rank, scale, p->db.view, b->n_tok,
              true);
-    op_back_matrix(b->steps, &p->b, scale, whole(b->dx), whole(b->du), b->n_tok, false);
+    op_back_matrix(b->steps, &p->b, room(b), scale, whole(b->dx), whole(b->du), b->n_tok, false);
     op_scatter_columns(b->steps, &p->da, whole(b->ids), whole(b->next), whole(b->du), b->n_tok);
 }
 

@@ -97,18 +97,20 @@ typedef struct back_gpu {
     gpu_buffer ple_token, e, de;        /* [n_max, n_layer, n_ple] */
     gpu_buffer outcome; /* [n_max] losses of what is learned, then [n_group] sums of squares */
     /* Values between operations. */
-    gpu_buffer end;                                  /* what leaves the last layer */
-    gpu_buffer n, z, part, r;                        /* [n_max, n_embd] */
-    gpu_buffer q;                                    /* [n_max, heads] */
-    gpu_buffer act;                                  /* [n_max, n_ff] */
-    gpu_buffer ple_act;                              /* [n_max, n_ple] */
-    gpu_buffer dx, dpart, dm, dn;                    /* [n_max, n_embd] */
-    gpu_buffer dq, dq_raw, dattn;                    /* [n_max, heads] */
-    gpu_buffer dk_raw, dv_raw;                       /* [n_max, kv width] */
-    gpu_buffer delta;                                /* [n_max, n_head] */
-    gpu_buffer dgate, dup, dact;                     /* [n_max, n_ff] */
-    gpu_buffer dple, dple_act;                       /* [n_max, n_ple] */
-    gpu_buffer u, du;                                /* [n_max, rank] */
+    gpu_buffer end;               /* what leaves the last layer */
+    gpu_buffer n, z, part, r;     /* [n_max, n_embd] */
+    gpu_buffer q;                 /* [n_max, heads] */
+    gpu_buffer act;               /* [n_max, n_ff] */
+    gpu_buffer ple_act;           /* [n_max, n_ple] */
+    gpu_buffer dx, dpart, dm, dn; /* [n_max, n_embd] */
+    gpu_buffer dq, dq_raw, dattn; /* [n_max, heads] */
+    gpu_buffer dk_raw, dv_raw;    /* [n_max, kv width] */
+    gpu_buffer delta;             /* [n_max, n_head] */
+    gpu_buffer dgate, dup, dact;  /* [n_max, n_ff] */
+    gpu_buffer dple, dple_act;    /* [n_max, n_ple] */
+    gpu_buffer u, du;             /* [n_max, rank] */
+    gpu_buffer parts; /* [n_parts] of sums that several workgroups share; n_max * heads */
+    uint64_t n_parts;
     gpu_buffer dropped, ddropped;                    /* [n_max, widest input of an adapter] */
     gpu_buffer rows, normed, drows, dnormed, logits; /* [BACK_HEAD_ROWS, ..] */
     gpu_buffer *buffers;                             /* [n_buffer] all of them, to be freed */

@@ -130,6 +130,8 @@ static void allocate_work(back_gpu *b, const widths *w) {
          (gpu_buffer *[]){&b->end, &b->n, &b->z, &b->part, &b->r, &b->dx, &b->dpart, &b->dm, &b->dn,
                           NULL});
     each(b, w->heads, (gpu_buffer *[]){&b->q, &b->dq, &b->dq_raw, &b->dattn, NULL});
+    b->n_parts = (uint64_t)b->n_max * w->heads;
+    each(b, w->heads, (gpu_buffer *[]){&b->parts, NULL});
     each(b, w->kv, (gpu_buffer *[]){&b->dk_raw, &b->dv_raw, NULL});
     each(b, w->n_head, (gpu_buffer *[]){&b->delta, NULL});
     each(b, w->n_ff, (gpu_buffer *[]){&b->act, &b->dgate, &b->dup, &b->dact, NULL});

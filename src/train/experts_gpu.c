@@ -291,7 +291,8 @@ static void router_back(const experts_run *r, gpu_view dsum, gpu_view dy) {
                                     .views = {whole(x->picks.ids), whole(x->picks.weight),
                                               whole(x->part), dsum, whole(x->dlogits)},
                                     .x = r->n_tok});
-    op_back_matmul(r->s, &r->w->router, whole(x->dlogits), whole(x->dz), r->n_tok, false);
+    op_back_matmul(r->s, &r->w->router, (parts_gpu){0}, whole(x->dlogits), whole(x->dz), r->n_tok,
+                   false);
     op_back_rmsnorm(r->s, x->model->weights.vector_buffer, &r->w->router_scale, r->c->n_embd,
                     r->c->rms_eps, r->y, whole(x->dz), dy, r->n_tok, true);
 }

@@ -15,6 +15,13 @@
 
 /* ---- ops_train_matmul.c ---- */
 
+/* Room for parts of sums, f32 [n]; n 0: none. A product of few tokens and outputs has few
+ * workgroups: where there is room, its sums are cut among more of them, and the parts added. */
+typedef struct parts_gpu {
+    gpu_view view;
+    uint64_t n;
+} parts_gpu;
+
 /* A matrix of f32 on the device, [n_row, n_col]; n_col a multiple of 16. */
 typedef struct matrix_gpu {
     gpu_view view;
@@ -22,14 +29,14 @@ typedef struct matrix_gpu {
 } matrix_gpu;
 
 /* din [n_tok, n_col] (add) = dout [n_tok, n_row] W, read through its blocks. Twin: back_matmul() */
-void op_back_matmul(kernel_steps *s, const weight *w, gpu_view dout, gpu_view din, uint32_t n_tok,
-                    bool add);
-/* out [n_tok, n_row] (add) = scale * x [n_tok, n_col] M^T */
-void op_matrix(kernel_steps *s, const matrix_gpu *m, float scale, gpu_view x, gpu_view out,
-               uint32_t n_tok, bool add);
-/* din [n_tok, n_col] (add) = scale * dout [n_tok, n_row] M */
-void op_back_matrix(kernel_steps *s, const matrix_gpu *m, float scale, gpu_view dout, gpu_view din,
+void op_back_matmul(kernel_steps *s, const weight *w, parts_gpu room, gpu_view dout, gpu_view din,
                     uint32_t n_tok, bool add);
+/* out [n_tok, n_row] (add) = scale * x [n_tok, n_col] M^T */
+void op_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float scale, gpu_view x,
+               gpu_view out, uint32_t n_tok, bool add);
+/* din [n_tok, n_col] (add) = scale * dout [n_tok, n_row] M */
+void op_back_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float scale,
+                    gpu_view dout, gpu_view din, uint32_t n_tok, bool add);
 /* out [n_a, n_b] (add) = scale * a^T b, a [n_tok, n_a], b [n_tok, n_b]; n_b a multiple of 16. */
 void op_outer(kernel_steps *s, gpu_view a, uint32_t n_a, gpu_view b, uint32_t n_b, float scale,
               gpu_view out, uint32_t n_tok, bool add);

@@ -9,70 +9,118 @@
 
 #define TILE 64u /* tokens and outputs of a workgroup, in lib/tile.wgsl */
 
+#define WANT_GROUPS 512u /* workgroups that keep a large device busy */
+#define MIN_TERMS   64u  /* of a part; a multiple of 32 */
+
+/* How a product of n_term terms is run. */
+typedef struct sum_cut {
+    uint32_t n_part, n_term; /* parts, and the terms of each */
+} sum_cut;
+
+static sum_cut cut_sums(parts_gpu room, uint32_t n_tok, uint32_t n_out, uint32_t n_term) {
+    const uint32_t groups = div_up(n_out, TILE) * div_up(n_tok, TILE);
+    const uint64_t made = (uint64_t)n_tok * n_out, fit = made % 4 ? 0 : room.n / made;
+    uint32_t n = min_u32(WANT_GROUPS / groups, n_term / MIN_TERMS);
+    n = fit < n ? (uint32_t)fit : n;
+    if (n < 2) return (sum_cut){1, n_term};
+    const uint32_t each = (uint32_t)round_up(div_up(n_term, n), 32);
+    return (sum_cut){div_up(n_term, each), each};
+}
+
 typedef struct back_call {
-    uint32_t type;
+    uint32_t type, n_tok, n_row, n_col;
     gpu_view w, dout, din;
+    uint32_t dout0, dout_stride;
+    float scale;
+    bool add;
 } back_call;
 
-static void run_back(kernel_steps *s, const back_call *c, const back_matmul_args *args) {
+static void run_back(kernel_steps *s, const back_call *c, parts_gpu room) {
+    const sum_cut cut = cut_sums(room, c->n_tok, c->n_col, c->n_row);
+    const back_matmul_args args = {
+        .n_tok = c->n_tok,
+        .n_row = c->n_row,
+        .n_col = c->n_col,
+        .dout0 = c->dout0,
+        .dout_stride = c->dout_stride,
+        .scale = c->scale,
+        .add = c->add && cut.n_part == 1,
+        .n_term = cut.n_term,
+    };
     kernel_run(s, &(kernel_call){
                       .kernel = &kernel_back_matmul,
                       .formats = {c->type},
-                      .args = args,
-                      .views = {c->dout, c->w, c->din},
-                      .x = div_up(args->n_col, TILE),
-                      .y = div_up(args->n_tok, TILE),
+                      .args = &args,
+                      .views = {c->dout, c->w, cut.n_part > 1 ? room.view : c->din},
+                      .x = div_up(c->n_col, TILE),
+                      .y = div_up(c->n_tok, TILE),
+                      .z = cut.n_part,
                   });
+    if (cut.n_part > 1)
+        op_sum_parts(s, room.view, cut.n_part, (uint64_t)c->n_tok * c->n_col, c->din, c->add);
 }
 
-void op_back_matmul(kernel_steps *s, const weight *w, gpu_view dout, gpu_view din, uint32_t n_tok,
-                    bool add) {
+void op_back_matmul(kernel_steps *s, const weight *w, parts_gpu room, gpu_view dout, gpu_view din,
+                    uint32_t n_tok, bool add) {
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
-        const back_matmul_args args = {
+        const back_call call = {
+            .type = w->type,
             .n_tok = n_tok,
             .n_row = tile->n_row,
             .n_col = w->n_col,
+            .w = whole(tile->buffer),
+            .dout = dout,
+            .din = din,
             .dout0 = tile->row0,
             .dout_stride = w->n_row,
             .scale = w->scale,
             .add = add || i > 0, /* every tile has its share of the sums */
         };
-        run_back(s, &(back_call){w->type, whole(tile->buffer), dout, din}, &args);
+        run_back(s, &call, room);
     }
 }
 
-void op_matrix(kernel_steps *s, const matrix_gpu *m, float scale, gpu_view x, gpu_view out,
-               uint32_t n_tok, bool add) {
+void op_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float scale, gpu_view x,
+               gpu_view out, uint32_t n_tok, bool add) {
+    const sum_cut cut = cut_sums(room, n_tok, m->n_row, m->n_col);
     const matmul_args args = {
         .n_tok = n_tok,
         .n_row = m->n_row,
         .n_col = m->n_col,
         .out_stride = m->n_row,
         .scale = scale,
-        .add = add,
+        .add = add && cut.n_part == 1,
+        .n_term = cut.n_term,
     };
     kernel_run(s, &(kernel_call){
                       .kernel = &kernel_matmul,
                       .formats = {QUANT_F32},
                       .args = &args,
-                      .views = {x, m->view, out},
+                      .views = {x, m->view, cut.n_part > 1 ? room.view : out},
                       .x = div_up(m->n_row, TILE),
                       .y = div_up(n_tok, TILE),
+                      .z = cut.n_part,
                   });
+    if (cut.n_part > 1)
+        op_sum_parts(s, room.view, cut.n_part, (uint64_t)n_tok * m->n_row, out, add);
 }
 
-void op_back_matrix(kernel_steps *s, const matrix_gpu *m, float scale, gpu_view dout, gpu_view din,
-                    uint32_t n_tok, bool add) {
-    const back_matmul_args args = {
+void op_back_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float scale,
+                    gpu_view dout, gpu_view din, uint32_t n_tok, bool add) {
+    const back_call call = {
+        .type = QUANT_F32,
         .n_tok = n_tok,
         .n_row = m->n_row,
         .n_col = m->n_col,
+        .w = m->view,
+        .dout = dout,
+        .din = din,
         .dout_stride = m->n_row,
         .scale = scale,
         .add = add,
     };
-    run_back(s, &(back_call){QUANT_F32, m->view, dout, din}, &args);
+    run_back(s, &call, room);
 }
 
 void op_outer(kernel_steps *s, gpu_view a, uint32_t n_a, gpu_view b, uint32_t n_b, float scale,
