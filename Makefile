@@ -136,8 +136,9 @@ vocabulary:
 	    echo 'NO VOCABULARY: tests on the real one are skipped (needs node and the npm registry)'
 
 # Node's tests of the package and of `carat serve`, then those in Chromium. Needs `make web`.
+WEB_TESTS ?= $(wildcard tests/web/*.test.mjs tests/browser/*.test.mjs)
 test-web: all
-	tests/run.sh $(O)/carat $(wildcard tests/web/*.test.mjs tests/browser/*.test.mjs)
+	tests/run.sh $(O)/carat $(WEB_TESTS)
 
 programs: $(TESTS) all build/synth
 

@@ -98,9 +98,9 @@ tools/deps.sh test || {
     exit 1
 }
 step build-gcc strict CC=gcc
-suite tests make -s CC=gcc test
 step check make -s check
 web=
+played=tests/browser/kernels.test.mjs # plays what the native tests record, so it comes after them
 if have_node; then
     if tools/wasm_cc.sh >/dev/null 2>&1 && [ -d node_modules/marked ]; then
         step web make -j"$jobs" web
@@ -113,13 +113,18 @@ if have_node; then
     else
         skip "TYPES ARE NOT CHECKED: there is no typescript (npm ci)"
     fi
-    begin web make -s CC=gcc test-web
+    begin web make -s CC=gcc test-web \
+        WEB_TESTS="$(printf '%s ' tests/web/*.test.mjs tests/browser/*.test.mjs |
+            sed "s:$played ::")"
     web=$begun
     # What follows runs beside the browser, and behind it: its tests wait for pictures and clicks.
     renice -n 10 $$ >/dev/null 2>&1
 else
     skip "THE WEB IS NOT TESTED: there is no node >= 18 here"
 fi
+export TEST_TIMEOUT=1200
+suite tests make -s CC=gcc test
+[ -z "$web" ] || suite played make -s CC=gcc test-web WEB_TESTS=$played
 step build-clang strict CC=clang
 step build-sanitize make -j"$jobs" CC=gcc config=sanitize programs &&
     suite sanitize make -s CC=gcc config=sanitize test-fast
