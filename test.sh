@@ -124,7 +124,10 @@ else
 fi
 export TEST_TIMEOUT=1200
 suite tests make -s CC=gcc test
-[ -z "$web" ] || suite played make -s CC=gcc test-web WEB_TESTS=$played
+if [ -n "$web" ]; then
+    begin played make -s CC=gcc test-web WEB_TESTS=$played
+    player=$begun
+fi
 step build-clang strict CC=clang
 step build-sanitize make -j"$jobs" CC=gcc config=sanitize programs &&
     suite sanitize make -s CC=gcc config=sanitize test-fast
@@ -136,7 +139,10 @@ if ls tests/fuzz_*.c >/dev/null 2>&1; then
         skip "FUZZING IS SKIPPED: clang cannot link with -fsanitize=fuzzer here"
     fi
 fi
-[ -z "$web" ] || collect web $web
+if [ -n "$web" ]; then
+    collect web $web
+    collect played $player
+fi
 
 if [ $skipped -gt 0 ]; then
     echo "$passed passed, $failed failed, $skipped skipped"
