@@ -1,4 +1,4 @@
-// include: tile tile_columns
+// include: tile moe_tile tile_columns
 // formats: A
 // back_moe_matmul: the way back through moe_matmul, for every selection by itself:
 //   din[i, c] = old + f * sum_r dout[i / n_share, r] * A_e[row0 + r, c], r < n_row, c < n_col,
@@ -21,14 +21,6 @@ struct Args {
 @group(0) @binding(5) var<storage, read> dout: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> wA: array<WA>;
 @group(0) @binding(7) var<storage, read_write> din: array<vec4<f32>>;
-
-var<private> tile: vec4<u32>;
-var<private> rows: vec4<u32>; // where the thread's places begin in dout
-
-// The row of dout for a place of the tile; repeats the last place beyond the end.
-fn row_of(place: u32) -> u32 {
-    return order[tile.y + min(place, tile.z - 1)] / args.n_share * (args.n_row / 4);
-}
 
 fn load_in(place: u32, row: u32) -> mat4x4<f32> {
     if (row >= args.n_row) { return mat4x4<f32>(); }
@@ -54,12 +46,8 @@ fn store(place: u32, col: u32, value: vec4<f32>) {
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let t = tiles[wid.y];
-    // Below expert0 the difference wraps to a huge number.
-    if (t.z == 0 || t.x - args.expert0 >= args.n_expert) { return; }
-    tile = t;
+    if (!moe_open(wid.y)) { return; }
     let at = vec2(wid.x, 0);
-    let place = tile_in_tok(id, at);
-    rows = vec4(row_of(place), row_of(place + 1), row_of(place + 2), row_of(place + 3));
+    moe_find_rows(id, args.n_share, args.n_row);
     tile_store(id, at, tile_sum(id, at, 0, args.n_row));
 }

@@ -1,4 +1,4 @@
-// include: tile tile_rows tile_store
+// include: tile moe_tile tile_rows tile_store
 // formats: A
 // moe_down: the experts' share of every selection of moe_lists:
 //   part[i, r] = weights[i] * scale[e] * A_e[r] . act[p], r < n_row,
@@ -18,8 +18,6 @@ struct Args { n_row: u32, n_col: u32, expert0: u32, n_expert: u32, scale0: u32 }
 @group(0) @binding(5) var<storage, read> act: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> wA: array<WA>;
 @group(0) @binding(7) var<storage, read_write> part: array<f32>;
-
-var<private> tile: vec4<u32>;
 
 // Four columns of four places; repeats the last place beyond the end.
 fn load_in(place: u32, k: u32) -> mat4x4<f32> {
@@ -46,10 +44,7 @@ fn store(place: u32, row: u32, value: f32) {
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
-    let t = tiles[wid.y];
-    // Below expert0 the difference wraps to a huge number.
-    if (t.z == 0 || t.x - args.expert0 >= args.n_expert) { return; }
-    tile = t;
+    if (!moe_open(wid.y)) { return; }
     let at = vec2(wid.x, 0);
     tile_store(id, at, tile_sum(id, at, 0, args.n_col));
 }

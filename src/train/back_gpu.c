@@ -413,7 +413,7 @@ static void attention_back(const back_gpu *b, uint32_t il) {
                                  .lse = whole(s->lse),
                                  .dout = whole(b->dattn),
                                  .delta = whole(b->delta),
-                                 .parts = whole(b->dq_raw), /* until it is made, below */
+                                 .parts = whole(b->parts),
                                  .dq = whole(b->dq),
                                  .dk = whole(b->dk[l->donor]),
                                  .dv = whole(b->dv[l->donor])};
