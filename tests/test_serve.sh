@@ -2,18 +2,10 @@
 # `carat serve` from outside, by curl: tests/test_serve.sh CARAT. The app's files, the models' files
 # and their ranges, who is refused, limits, the end. What clients of the APIs see is in
 # tests/web/serve.test.mjs. The last line is "N passed, N failed[, N skipped]".
-set -u
-case $1 in /*) carat=$1 ;; *) carat=$PWD/$1 ;; esac
-[ -x "$carat" ] || { echo "there is no $carat" && exit 1; }
-nano=$PWD/models/nano.gguf
-dir=$(mktemp -d) || exit 1
-server=
-trap '[ -z "$server" ] || kill -KILL "$server" 2>/dev/null; rm -rf "$dir"' EXIT
-export HOME="$dir" OLLAMA_MODELS="$dir/store" OMP_WAIT_POLICY=passive NO_COLOR=1
-cd "$dir" || exit 1
-passed=0
-failed=0
-skipped=0
+# shellcheck source=tests/cli.sh
+. "$(dirname "$0")/cli.sh"
+nano=$tests/../models/nano.gguf
+export OLLAMA_MODELS="$dir/store"
 
 result() { # NAME STATUS
     if [ "$2" -eq 0 ]; then
@@ -27,21 +19,13 @@ result() { # NAME STATUS
     fi
 }
 
-finish() {
-    [ $skipped -gt 0 ] && echo "$passed passed, $failed failed, $skipped skipped" && exit $failed
-    echo "$passed passed, $failed failed"
-    exit $failed
-}
-
 : >headers && : >body && : >log
 if ! command -v curl >/dev/null; then
-    echo "SKIPPED: there is no curl to ask carat serve with"
-    skipped=1
+    skip "carat serve" "there is no curl to ask it with"
     finish
 fi
 if timeout 20 "$carat" serve --port 0 --app /nowhere 2>&1 | grep -q 'without libmicrohttpd'; then
-    echo "SKIPPED: this carat was built without libmicrohttpd"
-    skipped=1
+    skip "carat serve" "this carat was built without libmicrohttpd"
     finish
 fi
 
