@@ -1,4 +1,4 @@
-// include: reduce4 stream input64 lanes gelu lora_added
+// include: reduce4 stream input64 stage64 lanes gelu lora_added
 // formats: A B
 // decode_ffn: fourth stage of a layer, one token. h = stream (lib/stream), z = rms(h) * w_norm,
 //   act[row0 + r] = gelu(Wgate z)[r] * (Wup z)[r], r < n_row, as 16-bit integers in groups of 16
@@ -43,9 +43,11 @@ fn input_value(i: u32) -> vec4<f32> {
 // This thread's part of a gate and an up row, from chunk `at` on, times the n chunks staged.
 fn dot_rows(at: u32, n: u32, lid: u32) -> vec2<f32> {
     var sum = vec2(0.0);
-    for (var c = lid % LANES; c < n; c += LANES) {
-        sum += vec2(dot64A(at + c, input_get(groups64A(c))),
-                    dot64B(at + c, input_get(groups64B(c))));
+    for (var k = 0u; k < TURNS; k++) {
+        let c = turn_chunk(k, n, lid);
+        let part = vec2(dot64A(at + c, input_get(groups64A(c))),
+                        dot64B(at + c, input_get(groups64B(c))));
+        sum += select(vec2(0.0), part, turn_counts(k, n, lid));
     }
     return sum;
 }

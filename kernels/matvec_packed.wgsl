@@ -4,11 +4,13 @@
 //   out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; wA [n_row, n_col].
 //   x: 16-bit integers in groups of 16 (lib/dot64), elements 3 g .. 3 g + 2 of group g; n_col is a
 //   multiple of 64.
-// Grid: n_group = ceil(n_row * LANES / 256); LANES threads share a row. f32 sums. With ADAPTED, the
+// Grid: n_group = ceil(n_row * LANES / 1024); LANES threads share four rows, so that what is read of
+// x serves all four, and take TURNS = ceil(n_col / 64 / LANES) chunks each. f32 sums. With ADAPTED, the
 // workgroups after these make u of what adapters add (lib/lora); otherwise lora is not touched.
 // CPU twin: ref_matmul(), ref_lora().
 
 override LANES: u32 = 32;
+override TURNS: u32 = 1;
 override ADAPTED: u32 = 0;
 
 struct Args {
@@ -50,13 +52,22 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         return;
     }
     let n_chunk = args.n_col / 64;
-    let row = (wid.x * 256 + lid) / LANES;
-    let at = min(row, args.n_row - 1) * n_chunk;
-    var sum = 0.0;
-    for (var c = lid % LANES; c < n_chunk; c += LANES) {
-        let g = groups64A(c);
-        sum += dot64A(at + c, packed_input(g.x, g.y));
+    let row = (wid.x * 256 + lid) / LANES * 4;
+    let at = min(vec4(row) + vec4(0u, 1u, 2u, 3u), vec4(args.n_row - 1)) * n_chunk;
+    var sum = vec4(0.0);
+    for (var k = 0u; k < TURNS; k++) {
+        let c = k * LANES + lid % LANES;
+        let i = min(c, n_chunk - 1);
+        let g = groups64A(i);
+        let in = packed_input(g.x, g.y);
+        let part = vec4(dot64A(at.x + i, in), dot64A(at.y + i, in), dot64A(at.z + i, in),
+                        dot64A(at.w + i, in));
+        sum += select(vec4(0.0), part, c < n_chunk);
     }
-    sum = lanes_sum(vec2(sum, 0.0), lid).x;
-    if (lid % LANES == 0 && row < args.n_row) { out[args.out0 + row] = sum * args.scale; }
+    let first = lanes_sum(sum.xy, lid);
+    sum = vec4(first, lanes_sum(sum.zw, lid)) * args.scale;
+    if (lid % LANES != 0) { return; }
+    for (var i = 0u; i < min(4, args.n_row - min(row, args.n_row)); i++) {
+        out[args.out0 + row + i] = sum[i];
+    }
 }

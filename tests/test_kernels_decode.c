@@ -4,11 +4,16 @@
  * test_kernels_decode_attn.c. Needs an adapter; a software one is enough. */
 #include "lora_test.h"
 
-/* The LANES, INPUT and ADAPTED of a stage that can make u or add B u; g NULL: without adapters. */
-static void run_adapted(kernel_call call, const group_data *g, uint32_t lanes, uint32_t input) {
-    const gpu_constant constants[] = {{"LANES", lanes}, {"ADAPTED", g != NULL}, {"INPUT", input}};
+/* The LANES, TURNS, ADAPTED and INPUT (0: none) of a stage that can make u or add B u; g NULL:
+ * without adapters. */
+static void run_adapted(kernel_call call, const group_data *g, uint32_t lanes, uint32_t input,
+                        uint32_t n_col) {
+    const gpu_constant constants[] = {{"LANES", lanes},
+                                      {"TURNS", turns_of(lanes, input ? input : n_col, n_col)},
+                                      {"ADAPTED", g != NULL},
+                                      {"INPUT", input}};
     call.constants = constants;
-    call.n_constant = input ? 3 : 2;
+    call.n_constant = input ? 4 : 3;
     begin();
     kernel_run(kt.steps, &call);
     end();
@@ -54,7 +59,7 @@ static void one_matvec(matvec_case c) {
                                .args = &args,
                                .views = {in, whole(t->buffer), out.view},
                                .x = c.groups ? c.groups : div_up(t->n_row, 256 / c.lanes)},
-                 c.lanes, c.input);
+                 c.lanes, c.input, c.n_col);
     }
     char what[64];
     snprintf(what, sizeof what, "matvec %s %u x %u", quant_find(c.type)->name, c.n_row, c.n_col);
@@ -69,8 +74,9 @@ static void test_matvec(void **state) {
         one_matvec((matvec_case){QUANT_Q4_K, rows[i], 256, 8, 256, 100, 0});
         one_matvec((matvec_case){QUANT_Q4_K, rows[i], 1280, 8, 256, 100, 1 + i % 2});
     }
-    one_matvec((matvec_case){QUANT_Q4_K, 9, 512, 8, 256, 1, 0});  /* a row at a time */
-    one_matvec((matvec_case){QUANT_F32, 5, 64, 128, 64, 100, 0}); /* more lanes than chunks */
+    one_matvec((matvec_case){QUANT_Q4_K, 33, 1280, 8, 1280, 100, 0}); /* three turns */
+    one_matvec((matvec_case){QUANT_Q4_K, 9, 512, 8, 256, 1, 0});      /* a row at a time */
+    one_matvec((matvec_case){QUANT_F32, 5, 64, 128, 64, 100, 0});     /* more lanes than chunks */
     one_matvec((matvec_case){QUANT_F32, 7, 64 * 131, 128, 64 * 64, 4, 1});
     one_matvec((matvec_case){QUANT_BF16, 17, 448, 16, 256, 16, 1});
     one_matvec((matvec_case){QUANT_Q5_0, 33, 320, 32, 320, 11, 0}); /* pairs with an odd end */
@@ -95,7 +101,7 @@ static void one_plain(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t la
                                .args = &args,
                                .views = {in, whole(t->buffer), out.view},
                                .x = div_up(t->n_row * lanes, 256)},
-                 lanes, 0);
+                 lanes, 0, n_col);
     }
     kt_compare("matvec_plain", fetch(out), want, n_row, KT_F32);
     kt_reset();
@@ -144,7 +150,7 @@ static void one_packed(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t l
     const kt_output out = kt_out(n_row * 4);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *t = &w->tiles[i];
-        const uint32_t n_group = div_up(t->n_row * lanes, 256);
+        const uint32_t n_group = div_up(t->n_row * lanes, 1024);
         const matvec_packed_args args = {.n_row = t->n_row,
                                          .n_col = n_col,
                                          .out0 = t->row0,
@@ -157,7 +163,7 @@ static void one_packed(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t l
                                   .args = &args,
                                   .views = {in, whole(t->buffer), out.view, store},
                                   .x = n_group + (i + 1 < w->n_tile ? 0 : more_groups(g, lanes))},
-                    g, lanes, 0);
+                    g, lanes, 0, n_col);
     }
     kt_compare("matvec_packed", fetch(out), want, n_row, KT_F32);
     if (g) check_u(g, x, "matvec_packed: u");
@@ -170,6 +176,7 @@ static void test_matvec_packed(void **state) {
     one_packed(QUANT_Q4_K, 33, 1280, 8, 100, 0);
     one_packed(QUANT_Q4_K, 63, 512, 8, 31, 0);
     one_packed(QUANT_Q6_K, 31, 768, 32, 5, 0);
+    one_packed(QUANT_Q6_K, 14, 2304, 16, 8, 0);
     one_packed(QUANT_MXFP4, 3, 64 * 131, 128, 100, 0);
     one_packed(QUANT_Q4_K, 33, 1280, 8, 100, 16);
     one_packed(QUANT_Q4_K, 63, 512, 8, 31, 1);
@@ -203,7 +210,7 @@ static void one_embed(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n_
                            .args = &args,
                            .views = {kt_in(ids, n_tok * 4), whole(w->tiles[0].buffer), out.view},
                            .x = div_up(n_tok * n_col / 16, 64)},
-             0, 0);
+             0, 0, 0);
     kt_compare("embed", fetch(out), want, (size_t)n_tok * n_col, KT_F32);
     kt_reset();
 }
@@ -246,7 +253,7 @@ static void run_qkv(const qkv_case *c, weight *const *w, const stream_data *s, g
                                          whole(w[1]->tiles[0].buffer), whole(w[2]->tiles[0].buffer),
                                          s->out.view, out},
                                .x = (args.n_q + args.n_k + args.n_v) / (256 / c->lanes)},
-                 c->lanes, c->input);
+                 c->lanes, c->input, c->n_embd);
     }
 }
 
@@ -340,7 +347,7 @@ static void one_out(out_case c) {
                                   .args = &args,
                                   .views = {in, stats, whole(t->buffer), out.view, store},
                                   .x = n_group + (i + 1 < w->n_tile ? 0 : more_groups(g, c.lanes))},
-                    g, c.lanes, c.input);
+                    g, c.lanes, c.input, n_col);
     }
     kt_compare("decode_out", fetch(out), want, c.n_row, KT_F32);
     if (g) check_u(g, o, "decode_out: u");
@@ -354,7 +361,8 @@ static void test_out(void **state) {
     one_out((out_case){QUANT_Q4_K, 9, 2, 512, 0, 32, 256, 1, 0});
     one_out((out_case){QUANT_Q5_0, 65, 10, 32, 4, 8, 320, 100, 0});
     one_out((out_case){QUANT_F32, 5, 2, 32, 2, 128, 64, 100, 0});
-    one_out((out_case){QUANT_F32, 3, 3, 64, 64, 128, 64, 2, 0});
+    one_out((out_case){QUANT_F32, 3, 3, 64, 3, 128, 64, 2, 0});
+    one_out((out_case){QUANT_Q4_K, 9, 256, 32, 3, 32, 2048 + 256, 100, 0}); /* all heads */
     one_out((out_case){QUANT_Q4_K, 31, 4, 64, 1, 32, 256, 100, 16});
     one_out((out_case){QUANT_Q4_K, 33, 8, 256, 4, 32, 256, 13, 100});
     one_out((out_case){QUANT_Q4_K, 9, 2, 512, 0, 32, 256, 1, 1});
@@ -413,7 +421,7 @@ static void run_ffn(const ffn_case *c, const weight *gate, const weight *up, con
                                             whole(up->tiles[i].buffer), s->out.view, act,
                                             g ? g->store.view : s->update},
                                   .x = c->groups ? c->groups : div_up(t->n_row, 256 / c->lanes)},
-                    g, c->lanes, c->input);
+                    g, c->lanes, c->input, c->n_embd);
     }
 }
 
@@ -441,6 +449,7 @@ static void test_ffn(void **state) {
     one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 112, 1280, 8, 256, 64, 0, true, 0});
     one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 208, 256, 8, 256, 1000, 3, true, 0});
     one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q6_K}, 80, 768, 16, 768, 1000, 2, true, 0});
+    one_ffn((ffn_case){{QUANT_Q6_K, QUANT_Q4_K}, 48, 1280, 8, 1280, 1000, 1, true, 0});
     one_ffn((ffn_case){{QUANT_BF16, QUANT_MXFP4}, 48, 448, 16, 64, 16, 1, true, 0});
     one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 112, 1280, 8, 256, 64, 0, true, 16});
     one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 208, 256, 8, 256, 1000, 3, true, 100});
@@ -458,13 +467,9 @@ static void one_ple(ple_case c) {
     const uint32_t ple0 = 2 * c.n_ple, n = 3 * c.n_ple;
     const stream_data s = make_stream(c.n_embd, c.pending);
     weight *w = matrix(c.type, c.n_ple, c.n_embd, c.n_ple);
-    float *projected = values(n), *token = values(n), *want = kt_take(c.n_ple, 4);
-    float *e = kt_take(c.n_ple, 4);
+    float *e = values(n), *want = kt_take(c.n_ple, 4);
     ref_matmul(w, 0, s.h, 1, want);
-    for (uint32_t i = 0; i < c.n_ple; i++) e[i] = projected[ple0 + i] / sqrtf((float)c.n_embd);
-    ref_rmsnorm(e, s.vector + s.w_more, 1, c.n_ple, EPS, e);
-    for (uint32_t i = 0; i < c.n_ple; i++) e[i] = (e[i] + token[ple0 + i]) / sqrtf(2);
-    ref_geglu(want, e, c.n_ple, want);
+    ref_geglu(want, e + ple0, c.n_ple, want);
     const kt_output out = kt_out(c.n_ple * 4);
     const decode_ple_args args = {.n_embd = c.n_embd,
                                   .n_ple = c.n_ple,
@@ -472,16 +477,14 @@ static void one_ple(ple_case c) {
                                   .eps = EPS,
                                   .scale = s.scale,
                                   .w_post = s.w_post,
-                                  .w_ple = s.w_more,
                                   .scale_gate = w->scale};
-    run_with(
-        (kernel_call){.kernel = &kernel_decode_ple,
-                      .formats = {c.type},
-                      .args = &args,
-                      .views = {s.base, s.update, s.vectors, whole(w->tiles[0].buffer),
-                                kt_in(projected, n * 4), kt_in(token, n * 4), s.out.view, out.view},
-                      .x = div_up(c.n_ple * c.lanes, 256)},
-        c.lanes, c.input);
+    run_with((kernel_call){.kernel = &kernel_decode_ple,
+                           .formats = {c.type},
+                           .args = &args,
+                           .views = {s.base, s.update, s.vectors, whole(w->tiles[0].buffer),
+                                     kt_in(e, n * 4), s.out.view, out.view},
+                           .x = div_up(c.n_ple * c.lanes, 256)},
+             c.lanes, c.input, c.n_embd);
     kt_compare("decode_ple", fetch(out), want, c.n_ple, KT_F32);
     check_stream(&s, "decode_ple");
     kt_reset();
@@ -509,7 +512,7 @@ static void one_norm(uint32_t n, bool pending, uint32_t n_clear) {
     run_with((kernel_call){.kernel = &kernel_decode_norm,
                            .args = &args,
                            .views = {s.base, s.update, s.vectors, out.view, bins.view}},
-             0, 0);
+             0, 0, 0);
     const uint32_t *cleared = fetch(bins);
     for (uint32_t i = 0; i < n_clear; i++) assert_int_equal(cleared[i], 0);
     assert_int_not_equal(cleared[n_clear], 0);
@@ -523,7 +526,7 @@ static void one_settle(uint32_t n, bool pending) {
     run_with((kernel_call){.kernel = &kernel_settle,
                            .args = &args,
                            .views = {s.base, s.update, s.vectors, s.out.view}},
-             0, 0);
+             0, 0, 0);
     check_stream(&s, "settle");
     kt_reset();
 }
