@@ -1,8 +1,8 @@
 // include: reduce4 stream input64 stage64 lanes gelu
 // formats: A
 // decode_ple: sixth stage of a layer with per-layer embeddings, one token.
-//   h = stream (lib/stream), out[p] = gelu(Wgate h)[p] * e[ple0 + p], p < n_ple. h goes to h_out; it
-//   is not normed.
+//   h = stream (lib/stream), out[p] = gelu(Wgate h)[p] * e[ple0 + p], p < n_ple. h goes to h_out;
+//   it is not normed.
 //   wA [n_ple, n_embd]; e is what ple_input made, from ple0 on this layer's.
 // Grid: ceil(n_ple * LANES / 256); LANES threads share a row. h as 16-bit integers in groups of 16,
 // the rest f32 (lib/input64); n_embd is a multiple of 64.

@@ -4,9 +4,10 @@
 //   out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; wA [n_row, n_col].
 //   x: 16-bit integers in groups of 16 (lib/dot64), elements 3 g .. 3 g + 2 of group g; n_col is a
 //   multiple of 64.
-// Grid: n_group = ceil(n_row * LANES / 1024); LANES threads share four rows, so that what is read of
-// x serves all four, and take TURNS = ceil(n_col / 64 / LANES) chunks each. f32 sums. With ADAPTED, the
-// workgroups after these make u of what adapters add (lib/lora); otherwise lora is not touched.
+// Grid: n_group = ceil(n_row * LANES / 1024); LANES threads share four rows, so that what is read
+// of x serves all four, and take TURNS = ceil(n_col / 64 / LANES) chunks each. f32 sums. With
+// ADAPTED, the workgroups after these make u of what adapters add (lib/lora); otherwise lora is not
+// touched.
 // CPU twin: ref_matmul(), ref_lora().
 
 override LANES: u32 = 32;

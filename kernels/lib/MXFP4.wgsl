@@ -1,6 +1,6 @@
 // MXFP4 in eights of blocks, 9 elements: eight 16-bit exponents e, then an element of e2m1 codes
-// for each block. y = 2^(e - 128) F[code], F twice the e2m1 value; low nibbles are values 0..15, high ones
-// 16..31. The subnormal scales of e = 0 and 1 count as 0.
+// for each block. y = 2^(e - 128) F[code], F twice the e2m1 value; low nibbles are values 0..15,
+// high ones 16..31. The subnormal scales of e = 0 and 1 count as 0.
 
 alias W$ = vec4<u32>;
 

@@ -1,5 +1,5 @@
-// Q5_0 in eights of blocks, 44 words: eight f16 d, then for each block a word of fifth bits and 4 of
-// nibbles. y = d (q - 16); low nibbles are values 0..15, high ones 16..31.
+// Q5_0 in eights of blocks, 44 words: eight f16 d, then for each block a word of fifth bits and 4
+// of nibbles. y = d (q - 16); low nibbles are values 0..15, high ones 16..31.
 
 alias W$ = u32;
 

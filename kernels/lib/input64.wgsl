@@ -1,8 +1,8 @@
 // input64: the vector that matrices are multiplied with, as 16-bit integers (lib/dot64.wgsl) in
 // workgroup memory: at most INPUT values at a time, 2.5 bytes each. Groups of 16 are laid out so
-// that threads that work on neighbouring chunks of 64 read neighbouring words. lib/stage64 puts them
-// there; the kernel says what the vector is: fn input_value(i: u32) -> vec4<f32>, values 4 i ..
-// 4 i + 3.
+// that threads that work on neighbouring chunks of 64 read neighbouring words. lib/stage64 puts
+// them there; the kernel says what the vector is: fn input_value(i: u32) -> vec4<f32>, values 4 i
+// .. 4 i + 3.
 //
 //   input_stage(first chunk of 64, n chunks, lid);
 //   sum += dot64A(chunk0 + c, input_get(groups64A(c)));
