@@ -1,5 +1,6 @@
 // Q3_K in eights of blocks of 256, 220 words: eight f16 d, then for each block 8 words of high
-// bits, 16 of two-bit q and 3 of six-bit scales. y = d (S - 32) (q - 4), where the high bit counts 4.
+// bits, 16 of two-bit q and 3 of six-bit scales. y = d (S - 32) (q - 4), where the high bit counts
+// 4.
 
 alias W$ = u32;
 
