@@ -117,24 +117,36 @@ static void test_matvec_plain(void **state) {
     one_plain(QUANT_Q5_0, 65, 32, 32, 32);
 }
 
-/* x [n] as decode_ffn leaves it: groups of 16 as 16-bit integers, three elements of four words
- * each. x becomes what the integers stand for. */
+/* Words of n values as decode_ffn leaves them. */
+static uint32_t packed_words(uint32_t n) { return div_up(n, 64) * 40; }
+
+/* Where group g of n values is: four words of high bytes, four of low ones, scale and sum. */
+typedef struct packed_group {
+    uint32_t high, low, scale;
+} packed_group;
+
+static packed_group group_at(uint32_t g, uint32_t n) {
+    const uint32_t n_chunk = div_up(n, 64), at = g % 4 * n_chunk + g / 4;
+    return (packed_group){4 * at, 4 * (4 * n_chunk + at), 32 * n_chunk + 2 * g};
+}
+
+/* x [n] as decode_ffn leaves it. x becomes what the integers stand for. */
 static uint32_t *pack_input(float *x, uint32_t n) {
-    uint32_t *packed = kt_take(n / 16 * 12, 4);
+    uint32_t *packed = kt_take(packed_words(n), 4);
     for (uint32_t g = 0; g < n / 16; g++, x += 16) {
-        uint32_t *to = packed + 12 * g;
+        const packed_group at = group_at(g, n);
         float most = 0, sum = 0;
         for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(x[i]));
         const float scale = most / 32000;
         for (int i = 0; i < 16; i++) {
             const int q = (int)lrintf(x[i] / scale), high = (q + 128) >> 8, low = q - 256 * high;
-            to[i / 4] |= (uint32_t)(uint8_t)high << (8 * (i % 4));
-            to[4 + i / 4] |= (uint32_t)(uint8_t)low << (8 * (i % 4));
+            packed[at.high + (uint32_t)i / 4] |= (uint32_t)(uint8_t)high << (8 * (i % 4));
+            packed[at.low + (uint32_t)i / 4] |= (uint32_t)(uint8_t)low << (8 * (i % 4));
             x[i] = (float)q * scale;
             sum += x[i];
         }
-        memcpy(to + 8, &scale, 4);
-        memcpy(to + 9, &sum, 4);
+        memcpy(packed + at.scale, &scale, 4);
+        memcpy(packed + at.scale + 1, &sum, 4);
     }
     return packed;
 }
@@ -143,7 +155,7 @@ static void one_packed(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t l
                        uint32_t rows_a_tile, uint32_t rank) {
     weight *w = matrix(type, n_row, n_col, rows_a_tile);
     float *x = values(n_col), *want = kt_take(n_row, 4);
-    const gpu_view in = kt_in(pack_input(x, n_col), n_col * 3);
+    const gpu_view in = kt_in(pack_input(x, n_col), packed_words(n_col) * 4);
     const group_data *g = adapters(rank, n_col, n_row, 1);
     const gpu_view store = store_of(g);
     ref_matmul(w, 0, x, 1, want);
@@ -381,13 +393,14 @@ typedef struct ffn_case {
 /* Values of groups of 16 as 16-bit integers; checks the sums beside them. */
 static float *unpack_act(const uint32_t *packed, uint32_t n) {
     float *x = kt_take(n, 4);
-    for (uint32_t g = 0; g < n / 16; g++, packed += 12) {
+    for (uint32_t g = 0; g < n / 16; g++) {
+        const packed_group at = group_at(g, n);
         float scale, sum, total = 0, size = 0;
-        memcpy(&scale, packed + 8, 4);
-        memcpy(&sum, packed + 9, 4);
+        memcpy(&scale, packed + at.scale, 4);
+        memcpy(&sum, packed + at.scale + 1, 4);
         for (uint32_t i = 0; i < 16; i++) {
-            const int high = (int8_t)(packed[i / 4] >> (8 * (i % 4)));
-            const int low = (int8_t)(packed[4 + i / 4] >> (8 * (i % 4)));
+            const int high = (int8_t)(packed[at.high + i / 4] >> (8 * (i % 4)));
+            const int low = (int8_t)(packed[at.low + i / 4] >> (8 * (i % 4)));
             x[16 * g + i] = (float)(256 * high + low) * scale;
             total += x[16 * g + i];
             size += fabsf(x[16 * g + i]);
@@ -436,7 +449,7 @@ static void one_ffn(ffn_case c) {
     ref_matmul(up, 0, s.normed, 1, b);
     if (g) add_written(g, 1, want);
     ref_geglu(want, b, c.n_row, want);
-    const kt_output act = kt_out(c.n_row * 3);
+    const kt_output act = kt_out(packed_words(c.n_row) * 4);
     run_ffn(&c, gate, up, &s, g, act.view);
     kt_compare("decode_ffn", unpack_act(fetch(act), c.n_row), want, c.n_row, KT_F32);
     check_stream(&s, "decode_ffn");
