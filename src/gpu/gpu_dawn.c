@@ -437,12 +437,12 @@ static bool wait_for(dawn *d, WGPUFuture future, double seconds) {
 }
 
 /* A thread that sleeps until a token is there takes 0.1 ms longer for the next one. So, where reads
- * come soon, it sleeps for nine tenths of what the last one took, and then looks again and again.
- * False: it is not there yet. */
+ * come soon, it sleeps for half of what the last one took, and then looks again and again. False:
+ * it is not there yet. */
 static bool wait_awake(dawn *d, WGPUFuture future) {
     const double begin = seconds_now(), expected = d->last_wait;
     if (d->base.info.software || expected > SHORT_WAIT) return false;
-    bool done = wait_for(d, future, 0.9 * expected);
+    bool done = wait_for(d, future, 0.5 * expected);
     while (!done && seconds_now() - begin < 2 * expected) done = wait_for(d, future, 0);
     return done;
 }

@@ -10,7 +10,7 @@
  * 1 and 4 and by further workgroups of 3 and 5. B u is added by 2 and 4 themselves; to an update it
  * is added by lora_settle, which is a lora_stream too, or by lora_up where none comes next.
  * Each stage that needs the residual stream adds the pending update itself (kernels/lib/stream), so
- * that an update costs no dispatch. The step goes to the device in five submits, so that it starts
+ * that an update costs no dispatch. The step goes to the device in four submits, so that it starts
  * while the rest is recorded (docs/speed.md). Reads beside text_cpu.c: same stages, same order.
  *
  * Flow: text_gpu.c before; the candidates go to token/sampler.c. */
@@ -428,9 +428,9 @@ static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, s
 void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t pos) {
     const model *m = t->model;
     stream st = {.update = t->attn_out, .w_post = NONE, .scale = 1};
-    kernel_hand_over(s); /* soon, so that the device begins, then seldom, since each costs time */
     for (uint32_t il = first; il < m->config.n_layer; il++) {
         run_layer(t, s, il, pos, &st);
+        /* Soon, so that the device begins; then each while it works on those before. */
         if (il == first || il == first + 3 || il == first + 10) kernel_hand_over(s);
     }
     complete_update(s, &st);
