@@ -115,6 +115,7 @@ typedef struct jpeg_state {
     uint32_t steps; /* tables of quantisation */
     uint32_t codes; /* tables of codes: from 0 of the averages (DC), from 16 of the rest (AC) */
     uint32_t begun; /* components whose averages are there */
+    uint32_t n_scan;
 } jpeg_state;
 
 static bool is_in(uint32_t set, uint32_t i) { return i < 32 && (set >> i & 1); }
@@ -183,6 +184,7 @@ static bool take_scan(jpeg_state *s, const uint8_t *p, size_t n) {
 /* The segment of marker with body [n]. */
 static void jpeg_segment(jpeg_state *s, uint8_t marker, const uint8_t *body, size_t n) {
     enum { CODES = 0xc4, SCAN = 0xda, STEPS = 0xdb, APP1 = 0xe1, APP14 = 0xee };
+    enum { MOST_SCANS = 100 }; /* a scan of a few bytes takes as long as the picture is large */
     static const char exif[6] = "Exif\0", adobe[5] = "Adobe";
     const bool is_frame =
         marker >= 0xc0 && marker <= 0xcf && marker != CODES && marker != 0xc8 && marker != 0xcc;
@@ -191,6 +193,7 @@ static void jpeg_segment(jpeg_state *s, uint8_t marker, const uint8_t *body, siz
     if (marker == STEPS && !take_steps(s, body, n)) fault = "a table of steps is wrong";
     if (marker == CODES && !take_codes(s, body, n)) fault = "a table of codes is wrong";
     if (marker == SCAN && !take_scan(s, body, n)) fault = "a scan without its tables";
+    if (marker == SCAN && ++s->n_scan > MOST_SCANS) fault = "it has too many scans";
     if (marker == APP1 && n > sizeof exif && memcmp(body, exif, sizeof exif) == 0)
         s->info->orientation = exif_orientation(body + sizeof exif, n - sizeof exif);
     if (marker == APP14 && n >= 12 && memcmp(body, adobe, sizeof adobe) == 0) s->info->adobe = true;

@@ -118,6 +118,27 @@ static void jpeg_codes(void **state) {
     buf_free(&extra);
 }
 
+/* A scan that comes again and again changes nothing, but takes its time. */
+static void jpeg_scans(void **state) {
+    (void)state;
+    uint8_t grey[8 * 8 * 3];
+    memset(grey, 77, sizeof grey);
+    for (uint32_t n_scan = 100; n_scan <= 101; n_scan++) {
+        buf b = {0}, scan = {0};
+        jpeg_file(&b, 1, 1, 1, (const uint8_t[]){77}, NULL);
+        const size_t at = (size_t)((char *)memmem(b.data, b.len, "\xff\xda", 2) - b.data);
+        buf_put(&scan, b.data + at, b.len - 2 - at);
+        b.len = at;
+        for (uint32_t i = 0; i < n_scan; i++) buf_put(&b, scan.data, scan.len);
+        put_big(&b, 0xffd9, 2);
+        buf_free(&scan);
+        if (n_scan == 100)
+            check_pixels(&b, 8, 8, grey, 1);
+        else
+            refused(&b, "p: the JPEG is damaged: it has too many scans");
+    }
+}
+
 /* ---- how it is turned ---- */
 
 /* Six blocks of their own level in two columns, as each orientation shows them. */
@@ -167,9 +188,9 @@ static void jpeg_orientation(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(jpeg_colours),     cmocka_unit_test(jpeg_codings),
-        cmocka_unit_test(jpeg_tables),      cmocka_unit_test(jpeg_codes),
-        cmocka_unit_test(jpeg_orientation),
+        cmocka_unit_test(jpeg_colours), cmocka_unit_test(jpeg_codings),
+        cmocka_unit_test(jpeg_tables),  cmocka_unit_test(jpeg_codes),
+        cmocka_unit_test(jpeg_scans),   cmocka_unit_test(jpeg_orientation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
