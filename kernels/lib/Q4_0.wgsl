@@ -7,11 +7,22 @@ fn four$(i: u32) -> vec4<u32> {
     return vec4<u32>(w$[i], w$[i + 1u], w$[i + 2u], w$[i + 3u]);
 }
 
+fn raw16$(g: u32) -> Raw {
+    let at = (g >> 2u) * 9u;
+    return Raw(four$(at + 1u + 4u * ((g >> 1u) & 1u)), vec4<u32>(w$[at]), vec4<u32>(),
+               vec4<u32>(), g);
+}
+
+fn group_of$(r: Raw) -> Group {
+    return Group(nibbles(r.a, 4u * (r.g & 1u), 8.0), half_at(r.b.x, r.g >> 1u), 0.0);
+}
+
 fn group$(g: u32) -> Group {
-    let block = g >> 1u;
-    let at = (block >> 1u) * 9u;
-    let q = nibbles(four$(at + 1u + 4u * (block & 1u)), 4u * (g & 1u), 8.0);
-    return Group(q, half_at(w$[at], block), 0.0);
+    return group_of$(raw16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return expand(group_of$(r));
 }
 
 fn get16$(g: u32) -> mat4x4<f32> {

@@ -7,16 +7,24 @@ fn four$(i: u32) -> vec4<u32> {
     return vec4<u32>(w$[i], w$[i + 1u], w$[i + 2u], w$[i + 3u]);
 }
 
-fn signed$(i: u32) -> vec4<f32> {
-    return bytes(w$[i] ^ 0x80808080u, 128.0);
+fn raw16$(g: u32) -> Raw {
+    let pair = (g >> 2u) * 17u;
+    return Raw(four$(pair + 1u + 4u * (g & 3u)), vec4<u32>(w$[pair]), vec4<u32>(), vec4<u32>(), g);
+}
+
+fn group_of$(r: Raw) -> Group {
+    let v = r.a ^ vec4<u32>(0x80808080u);
+    let q = mat4x4<f32>(bytes(v.x, 128.0), bytes(v.y, 128.0), bytes(v.z, 128.0),
+                        bytes(v.w, 128.0));
+    return Group(q, half_at(r.b.x, r.g >> 1u), 0.0);
 }
 
 fn group$(g: u32) -> Group {
-    let block = g >> 1u;
-    let pair = (block >> 1u) * 17u;
-    let at = pair + 1u + 8u * (block & 1u) + 4u * (g & 1u);
-    let q = mat4x4<f32>(signed$(at), signed$(at + 1u), signed$(at + 2u), signed$(at + 3u));
-    return Group(q, half_at(w$[pair], block), 0.0);
+    return group_of$(raw16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return expand(group_of$(r));
 }
 
 fn get16$(g: u32) -> mat4x4<f32> {

@@ -224,19 +224,6 @@ void op_scatter_columns(kernel_steps *s, const matrix_gpu *da, gpu_view ids, gpu
 
 /* ---- sums ---- */
 
-void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, gpu_view out,
-                  bool add) {
-    const sum_parts_args args = {.n = (uint32_t)n, .n_part = n_part, .add = add};
-    assert(n % 4 == 0 && n_part && n * n_part / 4 <= UINT32_MAX && n <= UINT32_MAX);
-    run_values(s,
-               &(kernel_call){
-                   .kernel = &kernel_sum_parts,
-                   .args = &args,
-                   .views = {parts, out},
-               },
-               n / 4);
-}
-
 void op_cross_entropy(kernel_steps *s, const cross_entropy_op *c, uint32_t n_row) {
     const cross_entropy_args args = {
         .n_vocab = c->n_vocab,
