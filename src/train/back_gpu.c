@@ -320,6 +320,7 @@ static void head_rows(const back_gpu *b, uint32_t at0, uint32_t n) {
                                    .targets = whole(b->targets),
                                    .weights = whole(b->weights),
                                    .loss = whole(b->outcome),
+                                   .parts = whole(b->loss_parts),
                                    .n_vocab = c->n_vocab,
                                    .at0 = at0,
                                    .cap = c->softcap,

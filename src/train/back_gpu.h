@@ -112,9 +112,9 @@ typedef struct back_gpu {
     gpu_buffer u, du;             /* [n_max, rank]; u of the embedding and the head */
     gpu_buffer parts;             /* [n_parts] of sums that several workgroups share */
     uint64_t n_parts;
-    gpu_buffer dropped, ddropped;                    /* [n_max, widest input of an adapter] */
-    gpu_buffer rows, normed, drows, dnormed, logits; /* [BACK_HEAD_ROWS, ..] */
-    gpu_buffer *buffers;                             /* [n_buffer] all of them, to be freed */
+    gpu_buffer dropped, ddropped; /* [n_max, widest input of an adapter] */
+    gpu_buffer rows, normed, drows, dnormed, logits, loss_parts; /* [BACK_HEAD_ROWS, ..] */
+    gpu_buffer *buffers; /* [n_buffer] all of them, to be freed */
     uint32_t n_buffer, max_buffer;
     uint64_t bytes;
     float *ple_row;    /* [n_layer * n_ple] */

@@ -146,6 +146,7 @@ static void allocate_work(back_gpu *b, const widths *w) {
     gpu_buffer *const rows[] = {&b->rows, &b->normed, &b->drows, &b->dnormed};
     for (size_t i = 0; i < COUNT(rows); i++) *rows[i] = make(b, BACK_HEAD_ROWS, d);
     b->logits = make(b, BACK_HEAD_ROWS, c->n_vocab);
+    b->loss_parts = make(b, BACK_HEAD_ROWS, 4ull * LOSS_PARTS(c->n_vocab));
     b->outcome = make(b, 1, b->n_max + c->n_layer + 2);
 }
 

@@ -225,6 +225,8 @@ void op_scatter_columns(kernel_steps *s, const matrix_gpu *da, gpu_view ids, gpu
 /* ---- sums ---- */
 
 void op_cross_entropy(kernel_steps *s, const cross_entropy_op *c, uint32_t n_row) {
+    const uint32_t n_part = LOSS_PARTS(c->n_vocab);
+    const cross_entropy_parts_args parts = {.n_vocab = c->n_vocab, .at0 = c->at0, .cap = c->cap};
     const cross_entropy_args args = {
         .n_vocab = c->n_vocab,
         .at0 = c->at0,
@@ -232,10 +234,18 @@ void op_cross_entropy(kernel_steps *s, const cross_entropy_op *c, uint32_t n_row
         .scale = c->scale,
     };
     kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_cross_entropy_parts,
+                      .args = &parts,
+                      .views = {c->targets, c->logits, c->parts},
+                      .x = n_row,
+                      .y = n_part,
+                  });
+    kernel_run(s, &(kernel_call){
                       .kernel = &kernel_cross_entropy,
                       .args = &args,
-                      .views = {c->targets, c->weights, c->logits, c->loss},
+                      .views = {c->targets, c->weights, c->parts, c->logits, c->loss},
                       .x = n_row,
+                      .y = n_part,
                   });
 }
 

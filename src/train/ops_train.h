@@ -100,10 +100,11 @@ void op_gather_columns(kernel_steps *s, const matrix_gpu *a, gpu_view ids, gpu_v
 void op_scatter_columns(kernel_steps *s, const matrix_gpu *da, gpu_view ids, gpu_view next,
                         gpu_view du, uint32_t n_tok);
 /* logits [n_row, n_vocab] before the cap (0: none) become the gradient of scale * weight[i] * nll;
- * loss[i] = weight[i] * nll of target[i]; from row at0 of targets, weights and loss on. Twin:
- * ref_softcap(), back_cross_entropy(), back_softcap() */
+ * loss[i] = weight[i] * nll of target[i]; from row at0 of targets, weights and loss on. parts
+ * [n_row, LOSS_PARTS, 4] is scratch. Twin: ref_softcap(), back_cross_entropy(), back_softcap() */
+#define LOSS_PARTS(n_vocab) div_up(n_vocab, 8192u) /* as lib/loss has it */
 typedef struct cross_entropy_op {
-    gpu_view logits, targets, weights, loss;
+    gpu_view logits, targets, weights, loss, parts;
     uint32_t n_vocab, at0;
     float cap, scale;
 } cross_entropy_op;
