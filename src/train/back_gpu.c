@@ -423,7 +423,7 @@ static void attention_back(const back_gpu *b, uint32_t il) {
                                  .lse = whole(s->lse),
                                  .dout = whole(b->dattn),
                                  .delta = whole(b->delta),
-                                 .parts = whole(b->parts),
+                                 .parts = room(b),
                                  .dq = whole(b->dq),
                                  .dk = whole(b->dk[l->donor]),
                                  .dv = whole(b->dv[l->donor])};

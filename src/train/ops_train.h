@@ -42,10 +42,11 @@ void op_outer(kernel_steps *s, parts_gpu room, gpu_view a, uint32_t n_a, gpu_vie
 void op_train_attention(kernel_steps *s, const layer_config *l, gpu_view q, gpu_view k, gpu_view v,
                         gpu_view span, gpu_view out, gpu_view lse, uint32_t n_tok);
 /* What op_train_attention() read and made, and dout; dq is set, dk and dv are added to. delta
- * [n_tok, n_head] and parts [n_head / n_kv, n_tok, n_kv, head_dim] are scratch. Twin:
+ * [n_tok, n_head] is scratch, parts room for at least n_tok * n_head * head_dim. Twin:
  * back_attend() */
 typedef struct back_attention_op {
-    gpu_view q, k, v, span, out, lse, dout, delta, parts, dq, dk, dv;
+    gpu_view q, k, v, span, out, lse, dout, delta, dq, dk, dv;
+    parts_gpu parts;
 } back_attention_op;
 void op_back_attention(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                        uint32_t n_tok);
