@@ -1,16 +1,12 @@
-// Q4_0 in pairs of blocks, 9 words: two f16 d, then 4 words of nibbles for each block.
+// Q4_0 in eights of blocks, 9 elements: eight f16 d, then an element of nibbles for each block.
 // y = d (q - 8); low nibbles are values 0..15, high ones 16..31.
 
-alias W$ = u32;
-
-fn four$(i: u32) -> vec4<u32> {
-    return vec4<u32>(w$[i], w$[i + 1u], w$[i + 2u], w$[i + 3u]);
-}
+alias W$ = vec4<u32>;
 
 fn raw16$(g: u32) -> Raw {
-    let at = (g >> 2u) * 9u;
-    return Raw(four$(at + 1u + 4u * ((g >> 1u) & 1u)), vec4<u32>(w$[at]), vec4<u32>(),
-               vec4<u32>(), g);
+    let at = (g >> 4u) * 9u;
+    let k = (g >> 1u) & 7u;
+    return Raw(w$[at + 1u + k], vec4<u32>(w$[at][k >> 1u]), vec4<u32>(), vec4<u32>(), g);
 }
 
 fn group_of$(r: Raw) -> Group {
@@ -31,9 +27,11 @@ fn get16$(g: u32) -> mat4x4<f32> {
 
 fn packed64$(c: u32) -> Packed64 {
     let m = vec4<u32>(0x0f0f0f0fu);
-    let a = four$(9u * c + 1u);
-    let b = four$(9u * c + 5u);
-    let scale = halves(w$[9u * c]).xxyy;
+    let at = (c >> 2u) * 9u;
+    let k = c & 3u;
+    let a = w$[at + 1u + 2u * k];
+    let b = w$[at + 2u + 2u * k];
+    let scale = halves(w$[at][k]).xxyy;
     return Packed64(array(a & m, (a >> vec4<u32>(4u)) & m, b & m, (b >> vec4<u32>(4u)) & m), scale,
                     -8.0 * scale);
 }

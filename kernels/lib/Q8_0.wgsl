@@ -1,21 +1,21 @@
-// Q8_0 in pairs of blocks, 17 words: two f16 d, then 8 words of signed bytes for each block.
+// Q8_0 in eights of blocks, 17 elements: eight f16 d, then two elements of signed bytes for each
+// block.
 // y = d q.
 
-alias W$ = u32;
+alias W$ = vec4<u32>;
 
-fn four$(i: u32) -> vec4<u32> {
-    return vec4<u32>(w$[i], w$[i + 1u], w$[i + 2u], w$[i + 3u]);
+fn signed$(w: u32) -> vec4<f32> {
+    return bytes(w ^ 0x80808080u, 128.0);
 }
 
 fn raw16$(g: u32) -> Raw {
-    let pair = (g >> 2u) * 17u;
-    return Raw(four$(pair + 1u + 4u * (g & 3u)), vec4<u32>(w$[pair]), vec4<u32>(), vec4<u32>(), g);
+    let at = (g >> 4u) * 17u;
+    let scale = w$[at][(g >> 2u) & 3u];
+    return Raw(w$[at + 1u + (g & 15u)], vec4<u32>(scale), vec4<u32>(), vec4<u32>(), g);
 }
 
 fn group_of$(r: Raw) -> Group {
-    let v = r.a ^ vec4<u32>(0x80808080u);
-    let q = mat4x4<f32>(bytes(v.x, 128.0), bytes(v.y, 128.0), bytes(v.z, 128.0),
-                        bytes(v.w, 128.0));
+    let q = mat4x4<f32>(signed$(r.a.x), signed$(r.a.y), signed$(r.a.z), signed$(r.a.w));
     return Group(q, half_at(r.b.x, r.g >> 1u), 0.0);
 }
 
@@ -32,9 +32,11 @@ fn get16$(g: u32) -> mat4x4<f32> {
 }
 
 fn packed64$(c: u32) -> Packed64 {
-    let at = 17u * c;
-    return Packed64(array(four$(at + 1u), four$(at + 5u), four$(at + 9u), four$(at + 13u)),
-                    halves(w$[at]).xxyy, vec4<f32>(0.0));
+    let head = (c >> 2u) * 17u;
+    let k = c & 3u;
+    let at = head + 1u + 4u * k;
+    return Packed64(array(w$[at], w$[at + 1u], w$[at + 2u], w$[at + 3u]),
+                    halves(w$[head][k]).xxyy, vec4<f32>(0.0));
 }
 
 fn dot64$(c: u32, x: Input64) -> f32 {

@@ -10,7 +10,7 @@
  * 1 and 4 and by further workgroups of 3 and 5. B u is added by 2 and 4 themselves; to an update it
  * is added by lora_settle, which is a lora_stream too, or by lora_up where none comes next.
  * Each stage that needs the residual stream adds the pending update itself (kernels/lib/stream), so
- * that an update costs no dispatch. The step goes to the device in three submits, so that it starts
+ * that an update costs no dispatch. The step goes to the device in four submits, so that it starts
  * while the rest is recorded (docs/speed.md). Reads beside text_cpu.c: same stages, same order.
  *
  * Flow: text_gpu.c before; the candidates go to token/sampler.c. */
@@ -18,6 +18,8 @@
 #include "model/text_gpu.h"
 
 #include "kernels.h"
+
+#include <math.h>
 
 #define MAX_SPLIT   TEXT_GPU_MAX_SPLIT
 #define MERGE_FROM  5u    /* splits from which decode_merge is cheaper than decode_out */
@@ -37,9 +39,10 @@ typedef struct stream {
     const lora_group *added; /* what the update lacks: B u of these adapters; NULL: nothing */
 } stream;
 
-/* How a matrix is shared out: LANES threads take a row, at most INPUT values at a time. */
+/* How a matrix is shared out: LANES threads take a row, at most INPUT values at a time, of which
+ * each has TURNS chunks of 64. */
 typedef struct shape {
-    gpu_constant constants[2];
+    gpu_constant constants[3];
     uint32_t rows; /* of a workgroup */
 } shape;
 
@@ -50,13 +53,18 @@ static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col, uint32
     while (lanes < most && lanes * 64 < n_col && n_row * lanes / 256 < WANT_GROUPS) lanes *= 2;
     uint32_t input = min_u32(room * 2 / 5, n_col + 63) / 64 * 64; /* 2.5 bytes a value */
     if (input < n_col) input = input / 256 * 256;                 /* whole blocks */
-    return (shape){{{"LANES", lanes}, {"INPUT", input}}, 256 / lanes};
+    const uint32_t turns = div_up(min_u32(n_col, input), 64 * lanes);
+    return (shape){{{"LANES", lanes}, {"INPUT", input}, {"TURNS", turns}}, 256 / lanes};
 }
 
 /* The stage that writes h into the other x has taken the update. */
 static void stream_taken(text_gpu *t, stream *st) {
     t->x_at = 1 - t->x_at;
     *st = (stream){.update = t->attn_out, .w_post = NONE, .scale = 1};
+}
+
+static gpu_view one_view(const text_gpu *t, uint64_t offset, uint64_t size) {
+    return (gpu_view){.buffer = t->one.inputs, .offset = offset, .size = size};
 }
 
 /* How many workgroups share that many blocks of rows. */
@@ -76,7 +84,7 @@ static void run_matvec(text_gpu *t, kernel_steps *s, const weight *w, gpu_buffer
         kernel_run(s, &(kernel_call){.kernel = plain ? &kernel_matvec_plain : &kernel_matvec,
                                      .formats = {w->type},
                                      .constants = sh.constants,
-                                     .n_constant = plain ? 1 : 2,
+                                     .n_constant = plain ? 1 : 3,
                                      .args = &args,
                                      .views = {whole(in), whole(tile->buffer), whole(out)},
                                      .x = plain ? groups : shared_by(t, groups)});
@@ -177,7 +185,7 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
             s, &(kernel_call){.kernel = &kernel_decode_qkv,
                               .formats = {w->q.type, k->type, v->type},
                               .constants = sh.constants,
-                              .n_constant = 2,
+                              .n_constant = 3,
                               .args = &args,
                               .views = {whole(t->x[t->x_at]), whole(st->update),
                                         whole(t->model->weights.vector_buffer), whole(q->buffer),
@@ -215,18 +223,18 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
                              .n_split = n_split,
                              .rank = added ? added->rank : 0,
                              .b0 = added ? added->b0 : 0};
-    kernel_run(
-        s, &(kernel_call){.kernel = &kernel_decode_attn,
-                          .constants = constants,
-                          .n_constant = 2,
-                          .args = &args,
-                          .views = {whole(t->one.step), whole(t->qkv),
-                                    whole(t->model->weights.vector_buffer),
-                                    whole(c->sliding ? t->one.rope_sliding : t->one.rope_global),
-                                    whole(kv->k), whole(kv->v), whole(t->attn), whole(t->attn_stat),
-                                    whole(added ? added->buffer : t->qkv)},
-                          .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
-                          .y = n_split});
+    kernel_run(s,
+               &(kernel_call){.kernel = &kernel_decode_attn,
+                              .constants = constants,
+                              .n_constant = 2,
+                              .args = &args,
+                              .views = {one_view(t, ONE_STEP, sizeof(step_uniform)), whole(t->qkv),
+                                        whole(t->model->weights.vector_buffer),
+                                        one_view(t, c->sliding ? ONE_ROPE : ONE_ROPE_GLOBAL, 2048),
+                                        whole(kv->k), whole(kv->v), whole(t->attn),
+                                        whole(t->attn_stat), whole(added ? added->buffer : t->qkv)},
+                              .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
+                              .y = n_split});
     if (n_split < MERGE_FROM) return n_split;
     decode_merge_args merge = {.n_head = c->n_head, .head_dim = c->head_dim, .n_split = n_split};
     kernel_run(s, &(kernel_call){.kernel = &kernel_decode_merge,
@@ -242,7 +250,8 @@ static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_s
     const weight *w = &t->model->weights.layers[il].out;
     const shape sh = shape_for(t, w->n_row, w->n_col, 32);
     const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_OUT);
-    const gpu_constant constants[] = {sh.constants[0], sh.constants[1], {"ADAPTED", added != NULL}};
+    const gpu_constant constants[] = {
+        sh.constants[0], sh.constants[1], sh.constants[2], {"ADAPTED", added != NULL}};
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
         const uint32_t n_group = div_up(tile->n_row, sh.rows);
@@ -260,7 +269,7 @@ static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_s
             s, &(kernel_call){.kernel = &kernel_decode_out,
                               .formats = {w->type},
                               .constants = constants,
-                              .n_constant = 3,
+                              .n_constant = 4,
                               .args = &args,
                               .views = {whole(t->attn), whole(t->attn_stat), whole(tile->buffer),
                                         whole(t->attn_out), whole(added ? added->buffer : t->norm)},
@@ -276,7 +285,8 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const layer_weights *w = &t->model->weights.layers[il];
     const shape sh = shape_for(t, w->gate.n_row, w->gate.n_col, 16); /* rows in whole groups */
     const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_FFN);
-    const gpu_constant constants[] = {sh.constants[0], sh.constants[1], {"ADAPTED", added != NULL}};
+    const gpu_constant constants[] = {
+        sh.constants[0], sh.constants[1], sh.constants[2], {"ADAPTED", added != NULL}};
     run_lora_stream(t, s, added, st, &w->ffn_norm);
     for (uint32_t i = 0; i < w->gate.n_tile; i++) {
         const weight_tile *gate = &w->gate.tiles[i], *up = &w->up.tiles[i];
@@ -296,7 +306,7 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
             s, &(kernel_call){.kernel = &kernel_decode_ffn,
                               .formats = {w->gate.type, w->up.type},
                               .constants = constants,
-                              .n_constant = 3,
+                              .n_constant = 4,
                               .args = &args,
                               .views = {whole(t->x[t->x_at]), whole(st->update),
                                         whole(t->model->weights.vector_buffer), whole(gate->buffer),
@@ -309,12 +319,15 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
 
 static void run_down(text_gpu *t, kernel_steps *s, uint32_t il) {
     const weight *w = &t->model->weights.layers[il].down;
-    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
+    uint32_t lanes = 8;
+    while (lanes < 256 && lanes * 64 < w->n_col) lanes *= 2;
+    const uint32_t rows = 1024 / lanes;
     const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_DOWN);
-    const gpu_constant constants[] = {sh.constants[0], {"ADAPTED", added != NULL}};
+    const gpu_constant constants[] = {
+        {"LANES", lanes}, {"TURNS", div_up(w->n_col, 64 * lanes)}, {"ADAPTED", added != NULL}};
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
-        const uint32_t n_group = div_up(tile->n_row, sh.rows);
+        const uint32_t n_group = div_up(tile->n_row, rows);
         const bool last = i + 1 == w->n_tile; /* u goes with it */
         matvec_packed_args args = {.n_row = tile->n_row,
                                    .n_col = w->n_col,
@@ -327,11 +340,11 @@ static void run_down(text_gpu *t, kernel_steps *s, uint32_t il) {
                    &(kernel_call){.kernel = &kernel_matvec_packed,
                                   .formats = {w->type},
                                   .constants = constants,
-                                  .n_constant = 2,
+                                  .n_constant = 3,
                                   .args = &args,
                                   .views = {whole(t->act), whole(tile->buffer), whole(t->ffn_out),
                                             whole(added ? added->buffer : t->norm)},
-                                  .x = n_group + (last ? lora_groups(added, sh.rows) : 0)});
+                                  .x = n_group + (last ? lora_groups(added, 256 / lanes) : 0)});
     }
 }
 
@@ -362,18 +375,16 @@ static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) 
                             .eps = c->rms_eps,
                             .scale = st->scale,
                             .w_post = st->w_post,
-                            .w_ple = t->model->weights.ple_proj_norm.offset,
                             .scale_gate = w->scale};
     kernel_run(s, &(kernel_call){.kernel = &kernel_decode_ple,
                                  .formats = {w->type},
                                  .constants = sh.constants,
-                                 .n_constant = 2,
+                                 .n_constant = 3,
                                  .args = &args,
                                  .views = {whole(t->x[t->x_at]), whole(st->update),
                                            whole(t->model->weights.vector_buffer),
-                                           whole(w->tiles[0].buffer), whole(t->one.ple_proj),
-                                           whole(t->one.ple_token), whole(t->x[1 - t->x_at]),
-                                           whole(t->ple_gate)},
+                                           whole(w->tiles[0].buffer), whole(t->one.ple),
+                                           whole(t->x[1 - t->x_at]), whole(t->ple_gate)},
                                  .x = div_up(w->n_row, sh.rows)});
     stream_taken(t, st);
 }
@@ -381,9 +392,13 @@ static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) 
 /* ---- the network --------------------------------------------------------------------------- */
 
 void decode_gpu_inputs(text_gpu *t, kernel_steps *s) {
-    text_gpu_embed(t, s, t->one.ids, 1);
-    if (t->model->config.n_ple)
-        run_matvec(t, s, &t->model->weights.ple_model_proj, t->x[t->x_at], t->one.ple_proj);
+    text_gpu_embed(t, s, t->one.inputs, 1);
+    const model_config *c = &t->model->config;
+    const model_weights *w = &t->model->weights;
+    if (c->n_ple == 0) return;
+    run_matvec(t, s, &w->ple_model_proj, t->x[t->x_at], t->one.ple);
+    op_ple_input(s, w->vector_buffer, &w->ple_proj_norm, c->rms_eps, 1 / sqrtf((float)c->n_embd),
+                 one_view(t, ONE_PLE, 0), whole(t->one.ple), c->n_layer, 1);
 }
 
 static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, stream *st) {
@@ -415,7 +430,8 @@ void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t po
     stream st = {.update = t->attn_out, .w_post = NONE, .scale = 1};
     for (uint32_t il = first; il < m->config.n_layer; il++) {
         run_layer(t, s, il, pos, &st);
-        if (il == first + 1 || il == first + 8) kernel_hand_over(s); /* 0.4 ms less a step */
+        /* Soon, so that the device begins; then each while it works on those before. */
+        if (il == first || il == first + 3 || il == first + 10) kernel_hand_over(s);
     }
     complete_update(s, &st);
     decode_norm_args norm = {.n_embd = m->config.n_embd,
