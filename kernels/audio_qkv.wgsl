@@ -33,16 +33,22 @@ fn limits_of() -> Limits {
     return Limits(args.v_scale, args.v_in_min, args.v_in_max, args.v_out_min, args.v_out_max);
 }
 
-fn load_in(tok: u32, k: u32) -> mat4x4<f32> {
-    return clip(load_x(tok, k), limits.in_min, limits.in_max);
+fn load_in(tok: u32, k: u32) -> mat4x4<f32> { return load_x(tok, k); }
+
+fn ready_in(a: mat4x4<f32>) -> mat4x4<f32> { return clip(a, limits.in_min, limits.in_max); }
+
+fn load_w(row: u32, k: u32) -> Raw {
+    if (k >= args.n_col) { return Raw(); }
+    let i = min(row, args.n_row - 1) * (args.n_col / 16) + k / 16;
+    if (z == 0) { return raw16A(i); }
+    if (z == 1) { return raw16B(i); }
+    return raw16C(i);
 }
 
-fn load_w(row: u32, k: u32) -> mat4x4<f32> {
-    if (k >= args.n_col) { return mat4x4<f32>(); }
-    let i = min(row, args.n_row - 1) * (args.n_col / 16) + k / 16;
-    if (z == 0) { return get16A(i); }
-    if (z == 1) { return get16B(i); }
-    return get16C(i);
+fn ready_w(w: Raw, row: u32) -> mat4x4<f32> {
+    if (z == 0) { return expand16A(w); }
+    if (z == 1) { return expand16B(w); }
+    return expand16C(w);
 }
 
 fn store(tok: u32, row: u32, value: f32) {
@@ -52,7 +58,7 @@ fn store(tok: u32, row: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     z = wid.z;
     limits = limits_of();

@@ -1,10 +1,11 @@
 // include: attend
 // back_attention_kv: dv or dk of train_attention, given dout: with p = exp(q k^T - lse) where seen,
 //   VALUES 1: parts = p^T dout;  0: parts = (p * (dout v^T - delta))^T q,
-//   a part for each query head of those that read the kv head; sum_parts adds them to dv or dk.
-//   parts [n_head / n_kv, n_tok, n_kv, head_dim]; the others: back_attention_q.
-// Grid: x = ceil(n_tok / 32), y = n_kv, z = n_head / n_kv; 256 threads. A workgroup owns 32 keys;
-// the queries of one head that may see them pass by. f32. CPU twin: back_attend().
+//   n_part parts for each query head of those that read the kv head; sum_parts adds them to dv or
+//   dk. parts [n_part, n_head / n_kv, n_tok, n_kv, head_dim]; the others: back_attention_q.
+// Grid: x = ceil(n_tok / 32), y = n_kv, z = n_part * n_head / n_kv; 256 threads. A workgroup owns
+// 32 keys; of the queries of one head that may see them each n_part-th 64 pass by. f32.
+// CPU twin: back_attend().
 
 override VALUES: u32 = 0;
 
@@ -19,7 +20,7 @@ struct Args { n_tok: u32, n_head: u32, n_kv: u32, head_dim: u32, window: u32 }
 @group(0) @binding(7) var<storage, read> delta: array<f32>;
 @group(0) @binding(8) var<storage, read_write> parts: array<vec4<f32>>;
 
-var<private> part0: u32; // where the head's part begins, in vec4
+var<private> part0: u32; // where the workgroup's part begins, in vec4
 
 fn own_place(row: u32, kv: u32) -> u32 { return key_at(row, kv); }
 fn pass_place(tok: u32, head: u32) -> u32 {
@@ -51,9 +52,10 @@ fn weights(key: vec4<u32>, query: u32, end: u32, head: u32, s: vec4<f32>,
 }
 
 @compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
+        @builtin(local_invocation_index) id: u32) {
     let kv = wid.y;
-    let head = kv * group_size() + wid.z;
+    let head = kv * group_size() + wid.z % group_size();
     part0 = wid.z * args.n_tok * args.n_kv * (args.head_dim / 4);
     let lane = id & 31;
     let key0 = wid.x * 32;
@@ -63,7 +65,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if (args.window > 0) { end = min(end, last_key + args.window); }
     var sums: Sums;
     place_own(id, key0, kv);
-    for (var tok0 = key0; tok0 < end; tok0 += 64) {
+    let step = 64 * (n_wg.z / group_size());
+    for (var tok0 = key0 + 64 * (wid.z / group_size()); tok0 < end; tok0 += step) {
         place_passing(id, tok0, head);
         let s = all_dots(id, false);
         var w = mat2x4<f32>();

@@ -1,10 +1,10 @@
 // include: attend
 // back_attention_q: dq of train_attention, given dout: with p = exp(q k^T - lse) where seen,
-//   dq = (p * (dout v^T - delta)) k.
-//   dq, dout [n_tok, n_head, head_dim]; delta [n_tok, n_head]: back_attention_delta. Shapes and who
-//   sees whom: train_attention.
-// Grid: x = ceil(n_tok * n_head / n_kv / 32), y = n_kv; 256 threads. A workgroup owns 32 query
-// rows; the keys pass by. f32. CPU twin: back_attend().
+//   dq = (p * (dout v^T - delta)) k, in n_part parts for sum_parts to add, if there are several.
+//   dq [n_part, n_tok, n_head, head_dim], dout a part of it; delta [n_tok, n_head]:
+//   back_attention_delta. Shapes and who sees whom: train_attention.
+// Grid: x = ceil(n_tok * n_head / n_kv / 32), y = n_kv, z = n_part; 256 threads. A workgroup owns
+// 32 query rows; each n_part-th 64 keys pass by. f32. CPU twin: back_attend().
 
 struct Args { n_tok: u32, n_head: u32, n_kv: u32, head_dim: u32, window: u32 }
 @group(0) @binding(0) var<uniform> args: Args;
@@ -16,6 +16,8 @@ struct Args { n_tok: u32, n_head: u32, n_kv: u32, head_dim: u32, window: u32 }
 @group(0) @binding(6) var<storage, read> dout: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read> delta: array<f32>;
 @group(0) @binding(8) var<storage, read_write> dq: array<vec4<f32>>;
+
+var<private> part0: u32; // where the workgroup's part begins, in vec4
 
 fn own_place(row: u32, kv: u32) -> u32 { return query_at(row, kv); }
 fn pass_place(row: u32, kv: u32) -> u32 { return key_at(row, kv); }
@@ -31,12 +33,13 @@ fn pass4(of_values: bool, at: u32) -> vec4<f32> {
 }
 
 fn added4(at: u32) -> vec4<f32> { return k[at]; }
-fn store4(at: u32, value: vec4<f32>) { dq[at] = value; }
+fn store4(at: u32, value: vec4<f32>) { dq[part0 + at] = value; }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>,
         @builtin(local_invocation_index) id: u32) {
     let kv = wid.y;
+    part0 = wid.z * args.n_tok * args.n_head * (args.head_dim / 4);
     let row0 = (n_wg.x - 1 - wid.x) * 32; // the longest first
     let row = row0 + (id >> 5) * 4;
     let last = vec4(token_of(row), token_of(row + 1), token_of(row + 2), token_of(row + 3));
@@ -48,7 +51,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
     let end = token_of(row0 + 31) + 1;
     var sums: Sums;
     place_own(id, row0, kv);
-    for (var key0 = first_key(token_of(row0)); key0 < end; key0 += 64) {
+    let key_first = first_key(token_of(row0)) + 64 * wid.z;
+    for (var key0 = key_first; key0 < end; key0 += 64 * n_wg.z) {
         place_passing(id, key0, kv);
         let s = all_dots(id, false);
         var ds = all_dots(id, true);

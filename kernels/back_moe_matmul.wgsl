@@ -28,11 +28,15 @@ fn load_in(place: u32, row: u32) -> mat4x4<f32> {
     return mat4x4<f32>(dout[at.x], dout[at.y], dout[at.z], dout[at.w]);
 }
 
-fn load_w(row: u32, col: u32) -> mat4x4<f32> {
-    if (row >= args.n_row || col >= args.n_col) { return mat4x4<f32>(); }
+fn ready_in(a: mat4x4<f32>) -> mat4x4<f32> { return a; }
+
+fn load_w(row: u32, col: u32) -> Raw {
+    if (row >= args.n_row || col >= args.n_col) { return Raw(); }
     let at = (tile.x - args.expert0) * args.expert_rows + args.row0 + row;
-    return get16A(at * (args.n_col / 16) + col / 16);
+    return raw16A(at * (args.n_col / 16) + col / 16);
 }
+
+fn ready_w(w: Raw, row: u32) -> mat4x4<f32> { return expand16A(w); }
 
 fn store(place: u32, col: u32, value: vec4<f32>) {
     if (place >= tile.z || col >= args.n_col) { return; }
@@ -44,7 +48,7 @@ fn store(place: u32, col: u32, value: vec4<f32>) {
     din[at] = v;
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     if (!moe_open(wid.y)) { return; }
     let at = vec2(wid.x, 0);

@@ -20,16 +20,21 @@ struct Args {
 @group(0) @binding(3) var<storage, read> wB: array<WB>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-fn load_in(tok: u32, k: u32) -> mat4x4<f32> {
-    return clip(load_x(tok, k), args.in_min, args.in_max);
-}
+fn load_in(tok: u32, k: u32) -> mat4x4<f32> { return load_x(tok, k); }
 
-fn load_w(tile_row: u32, k: u32) -> mat4x4<f32> {
-    if (k >= args.n_col) { return mat4x4<f32>(); }
+fn ready_in(a: mat4x4<f32>) -> mat4x4<f32> { return clip(a, args.in_min, args.in_max); }
+
+fn load_w(tile_row: u32, k: u32) -> Raw {
+    if (k >= args.n_col) { return Raw(); }
     let row = min(pair_row(tile_row), args.n_row - 1);
     let n = args.n_col / 16;
-    if (pair_is_first(tile_row)) { return get16A((args.a_row0 + row) * n + k / 16); }
-    return get16B((args.b_row0 + row) * n + k / 16);
+    if (pair_is_first(tile_row)) { return raw16A((args.a_row0 + row) * n + k / 16); }
+    return raw16B((args.b_row0 + row) * n + k / 16);
+}
+
+fn ready_w(w: Raw, tile_row: u32) -> mat4x4<f32> {
+    if (pair_is_first(tile_row)) { return expand16A(w); }
+    return expand16B(w);
 }
 
 fn store(tok: u32, row: u32, gate: f32, up: f32) {
@@ -40,7 +45,7 @@ fn store(tok: u32, row: u32, gate: f32, up: f32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     tile_store(id, wid.xy, tile_sum(id, wid.xy, 0, args.n_col));
 }

@@ -4,7 +4,7 @@
 //   x [n_tok, n_col], wA rows [row0, row0 + n_row) of n_col values, out [n_tok, out_stride]; old is
 //   out's value, or 0 unless `add`. n_col is a multiple of 16.
 //   With few tokens and rows the sum is cut: workgroups z take n_term columns each, a multiple of
-//   32, and leave part z of out [z, n_tok, out_stride] to sum_parts.
+//   16, and leave part z of out [z, n_tok, out_stride] to sum_parts.
 // Grid: x = ceil(n_row / 64), y = ceil(n_tok / 64), z = ceil(n_col / n_term); see lib/tile. f32.
 // CPU twin: ref_matmul().
 
@@ -22,10 +22,14 @@ var<private> part0: u32; // where this workgroup's part begins
 
 fn load_in(tok: u32, k: u32) -> mat4x4<f32> { return load_x(tok, k); }
 
-fn load_w(row: u32, k: u32) -> mat4x4<f32> {
-    if (k >= args.n_col) { return mat4x4<f32>(); }
-    return get16A((args.row0 + min(row, args.n_row - 1)) * (args.n_col / 16) + k / 16);
+fn ready_in(a: mat4x4<f32>) -> mat4x4<f32> { return a; }
+
+fn load_w(row: u32, k: u32) -> Raw {
+    if (k >= args.n_col) { return Raw(); }
+    return raw16A((args.row0 + min(row, args.n_row - 1)) * (args.n_col / 16) + k / 16);
 }
+
+fn ready_w(w: Raw, row: u32) -> mat4x4<f32> { return expand16A(w); }
 
 fn store(tok: u32, row: u32, value: f32) {
     if (tok < args.n_tok && row < args.n_row) {
@@ -36,7 +40,7 @@ fn store(tok: u32, row: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let k0 = wid.z * args.n_term;
     part0 = wid.z * args.n_tok * args.out_stride;

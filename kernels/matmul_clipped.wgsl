@@ -20,14 +20,16 @@ struct Args {
 
 var<private> part: u32; // wid.z
 
-fn load_in(tok: u32, k: u32) -> mat4x4<f32> {
-    return clip(load_x(tok, k), args.in_min, args.in_max);
+fn load_in(tok: u32, k: u32) -> mat4x4<f32> { return load_x(tok, k); }
+
+fn ready_in(a: mat4x4<f32>) -> mat4x4<f32> { return clip(a, args.in_min, args.in_max); }
+
+fn load_w(row: u32, k: u32) -> Raw {
+    if (k >= args.n_col) { return Raw(); }
+    return raw16A(min(row, args.n_row - 1) * (args.n_col / 16) + k / 16);
 }
 
-fn load_w(row: u32, k: u32) -> mat4x4<f32> {
-    if (k >= args.n_col) { return mat4x4<f32>(); }
-    return get16A(min(row, args.n_row - 1) * (args.n_col / 16) + k / 16);
-}
+fn ready_w(w: Raw, row: u32) -> mat4x4<f32> { return expand16A(w); }
 
 fn store(tok: u32, row: u32, value: f32) {
     if (tok < args.n_tok && row < args.n_row) {
@@ -37,7 +39,7 @@ fn store(tok: u32, row: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     part = wid.z;
     let k0 = wid.z * args.k_part;

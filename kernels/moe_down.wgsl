@@ -29,11 +29,15 @@ fn load_in(place: u32, k: u32) -> mat4x4<f32> {
                        act[at + min(place + 2, last) * n], act[at + min(place + 3, last) * n]);
 }
 
-fn load_w(row: u32, k: u32) -> mat4x4<f32> {
-    if (k >= args.n_col) { return mat4x4<f32>(); }
+fn ready_in(a: mat4x4<f32>) -> mat4x4<f32> { return a; }
+
+fn load_w(row: u32, k: u32) -> Raw {
+    if (k >= args.n_col) { return Raw(); }
     let at = (tile.x - args.expert0) * args.n_row + min(row, args.n_row - 1);
-    return get16A(at * (args.n_col / 16) + k / 16);
+    return raw16A(at * (args.n_col / 16) + k / 16);
 }
+
+fn ready_w(w: Raw, row: u32) -> mat4x4<f32> { return expand16A(w); }
 
 fn store(place: u32, row: u32, value: f32) {
     if (place < tile.z && row < args.n_row) {
@@ -42,7 +46,7 @@ fn store(place: u32, row: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     if (!moe_open(wid.y)) { return; }
     let at = vec2(wid.x, 0);

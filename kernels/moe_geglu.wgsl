@@ -29,14 +29,21 @@ fn load_in(place: u32, k: u32) -> mat4x4<f32> {
     return mat4x4<f32>(x[at.x], x[at.y], x[at.z], x[at.w]);
 }
 
-fn load_w(tile_row: u32, k: u32) -> mat4x4<f32> {
-    if (k >= args.n_col) { return mat4x4<f32>(); }
+fn ready_in(a: mat4x4<f32>) -> mat4x4<f32> { return a; }
+
+fn load_w(tile_row: u32, k: u32) -> Raw {
+    if (k >= args.n_col) { return Raw(); }
     let row = min(pair_row(tile_row), args.n_row - 1);
     let n = args.n_col / 16;
     if (pair_is_first(tile_row)) {
-        return get16A(((tile.x - args.a_expert0) * args.a_rows + row) * n + k / 16);
+        return raw16A(((tile.x - args.a_expert0) * args.a_rows + row) * n + k / 16);
     }
-    return get16B(((tile.x - args.b_expert0) * args.b_rows + args.b_row0 + row) * n + k / 16);
+    return raw16B(((tile.x - args.b_expert0) * args.b_rows + args.b_row0 + row) * n + k / 16);
+}
+
+fn ready_w(w: Raw, tile_row: u32) -> mat4x4<f32> {
+    if (pair_is_first(tile_row)) { return expand16A(w); }
+    return expand16B(w);
 }
 
 fn store(place: u32, row: u32, gate: f32, up: f32) {
@@ -47,7 +54,7 @@ fn store(place: u32, row: u32, gate: f32, up: f32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     if (!moe_open(wid.y)) { return; }
     let at = vec2(wid.x, 0);

@@ -30,10 +30,14 @@ fn load_in(tok: u32, k: u32) -> mat4x4<f32> {
     return mat4x4<f32>(levels(tok, k), levels(tok + 1, k), levels(tok + 2, k), levels(tok + 3, k));
 }
 
-fn load_w(row: u32, k: u32) -> mat4x4<f32> {
-    if (k >= args.n_col) { return mat4x4<f32>(); }
-    return get16A(min(row, args.n_row - 1) * (args.n_col / 16) + k / 16);
+fn ready_in(a: mat4x4<f32>) -> mat4x4<f32> { return a; }
+
+fn load_w(row: u32, k: u32) -> Raw {
+    if (k >= args.n_col) { return Raw(); }
+    return raw16A(min(row, args.n_row - 1) * (args.n_col / 16) + k / 16);
 }
+
+fn ready_w(w: Raw, row: u32) -> mat4x4<f32> { return expand16A(w); }
 
 fn store(tok: u32, row: u32, value: f32) {
     if (tok < args.n_tok && row < args.n_row) {
@@ -44,7 +48,7 @@ fn store(tok: u32, row: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     tile_store(id, wid.xy, tile_sum(id, wid.xy, 0, args.n_col));
 }

@@ -101,10 +101,19 @@ static void row_attention(attention_case c) {
     const gpu_view span = kt_in(d.span, (size_t)d.n_tok * 8);
     const kt_output out = kt_out(query), lse = kt_out(row), delta = kt_out(row);
     const kt_output dq = kt_out(query), dk = kt_out_with(d.dk0, key), dv = kt_out_with(d.dv0, key);
-    const kt_output parts = kt_out(query);
-    const back_attention_op back = {
-        q,          k,          v,       span,    out.view, lse.view, kt_in(d.dout, query),
-        delta.view, parts.view, dq.view, dk.view, dv.view};
+    const kt_output parts = kt_out(2 * query);
+    const back_attention_op back = {q,
+                                    k,
+                                    v,
+                                    span,
+                                    out.view,
+                                    lse.view,
+                                    kt_in(d.dout, query),
+                                    delta.view,
+                                    dq.view,
+                                    dk.view,
+                                    dv.view,
+                                    .parts = {parts.view, 2 * d.n_query}};
     begin();
     op_train_attention(kt.steps, &d.layer, q, k, v, span, out.view, lse.view, d.n_tok);
     op_back_attention(kt.steps, &d.layer, &back, d.n_tok);
@@ -130,6 +139,7 @@ static void test_one_sample(void **state) {
     row_attention((attention_case){8, 1, 256, 0, {67}});
     row_attention((attention_case){4, 1, 512, 0, {71}});
     row_attention((attention_case){2, 2, 96, 0, {150}});
+    row_attention((attention_case){4, 1, 32, 0, {280}}); /* in parts */
 }
 
 static void test_windows(void **state) {
@@ -139,6 +149,7 @@ static void test_windows(void **state) {
     row_attention((attention_case){8, 1, 256, 7, {41}});
     row_attention((attention_case){2, 2, 512, 33, {100}});
     row_attention((attention_case){1, 1, 32, 500, {40}});
+    row_attention((attention_case){2, 2, 32, 100, {200, 90}});
 }
 
 static void test_packed(void **state) {

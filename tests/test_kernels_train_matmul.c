@@ -101,7 +101,7 @@ static void one_outer(uint32_t n_tok, uint32_t n_a, uint32_t n_b, bool add) {
                    in_b = kt_in(b, (size_t)n_tok * n_b * 4);
     const kt_output out = out_before(want, n, add);
     begin();
-    op_outer(kt.steps, in_a, n_a, in_b, n_b, 0.75f, out.view, n_tok, add);
+    op_outer(kt.steps, room_for(n), in_a, n_a, in_b, n_b, 0.75f, out.view, n_tok, add);
     end();
     kt_compare("outer", fetch(out), want, n, KT_F32);
     kt_reset();

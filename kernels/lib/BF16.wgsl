@@ -6,10 +6,18 @@ fn four$(a: u32, b: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(a << 16u, a & 0xffff0000u, b << 16u, b & 0xffff0000u));
 }
 
-fn get16$(g: u32) -> mat4x4<f32> {
-    let a = w$[2u * g];
-    let b = w$[2u * g + 1u];
+fn raw16$(g: u32) -> Raw {
+    return Raw(w$[2u * g], w$[2u * g + 1u], vec4<u32>(), vec4<u32>(), g);
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    let a = r.a;
+    let b = r.b;
     return mat4x4<f32>(four$(a.x, a.y), four$(a.z, a.w), four$(b.x, b.y), four$(b.z, b.w));
+}
+
+fn get16$(g: u32) -> mat4x4<f32> {
+    return expand16$(raw16$(g));
 }
 
 fn group$(g: u32) -> Group {

@@ -2,11 +2,19 @@
 
 alias W$ = vec4<u32>;
 
-fn get16$(g: u32) -> mat4x4<f32> {
-    let a = w$[2u * g];
-    let b = w$[2u * g + 1u];
+fn raw16$(g: u32) -> Raw {
+    return Raw(w$[2u * g], w$[2u * g + 1u], vec4<u32>(), vec4<u32>(), g);
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    let a = r.a;
+    let b = r.b;
     return mat4x4<f32>(vec4<f32>(halves(a.x), halves(a.y)), vec4<f32>(halves(a.z), halves(a.w)),
                        vec4<f32>(halves(b.x), halves(b.y)), vec4<f32>(halves(b.z), halves(b.w)));
+}
+
+fn get16$(g: u32) -> mat4x4<f32> {
+    return expand16$(raw16$(g));
 }
 
 fn group$(g: u32) -> Group {

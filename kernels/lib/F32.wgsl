@@ -7,6 +7,14 @@ fn get16$(g: u32) -> mat4x4<f32> {
     return mat4x4<f32>(w$[i], w$[i + 1u], w$[i + 2u], w$[i + 3u]);
 }
 
+fn raw16$(g: u32) -> Raw {
+    return hold(get16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return held(r);
+}
+
 fn group$(g: u32) -> Group {
     return Group(get16$(g), 1.0, 0.0);
 }

@@ -25,6 +25,14 @@ fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
 
+fn raw16$(g: u32) -> Raw {
+    return hold(get16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return held(r);
+}
+
 // The codes of group i: its two words, then their high nibbles.
 fn codes$(at: u32, i: u32) -> vec4<u32> {
     let a = w$[at + 1u + 2u * i];

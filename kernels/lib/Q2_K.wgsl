@@ -23,6 +23,14 @@ fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
 
+fn raw16$(g: u32) -> Raw {
+    return hold(get16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return held(r);
+}
+
 fn packed64$(c: u32) -> Packed64 {
     let block = (c >> 2u) * 21u;
     let at = block + 4u + 8u * ((c >> 1u) & 1u);

@@ -29,6 +29,14 @@ fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
 
+fn raw16$(g: u32) -> Raw {
+    return hold(get16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return held(r);
+}
+
 // Two bits at `shift` of the words at `low`, a third one at `bit` of those at `high`.
 fn three$(low: u32, shift: u32, high: u32, bit: u32) -> vec4<u32> {
     let top = (four$(high) >> vec4<u32>(bit)) & vec4<u32>(0x01010101u);

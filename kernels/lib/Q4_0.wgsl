@@ -3,12 +3,22 @@
 
 alias W$ = vec4<u32>;
 
+fn raw16$(g: u32) -> Raw {
+    let at = (g >> 4u) * 9u;
+    let k = (g >> 1u) & 7u;
+    return Raw(w$[at + 1u + k], vec4<u32>(w$[at][k >> 1u]), vec4<u32>(), vec4<u32>(), g);
+}
+
+fn group_of$(r: Raw) -> Group {
+    return Group(nibbles(r.a, 4u * (r.g & 1u), 8.0), half_at(r.b.x, r.g >> 1u), 0.0);
+}
+
 fn group$(g: u32) -> Group {
-    let block = g >> 1u;
-    let at = (block >> 3u) * 9u;
-    let k = block & 7u;
-    let q = nibbles(w$[at + 1u + k], 4u * (g & 1u), 8.0);
-    return Group(q, half_at(w$[at][k >> 1u], k), 0.0);
+    return group_of$(raw16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return expand(group_of$(r));
 }
 
 fn get16$(g: u32) -> mat4x4<f32> {

@@ -17,6 +17,14 @@ fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
 
+fn raw16$(g: u32) -> Raw {
+    return hold(get16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return held(r);
+}
+
 fn packed64$(c: u32) -> Packed64 {
     let m = vec4<u32>(0x0f0f0f0fu);
     let a = four$(10u * c + 1u);

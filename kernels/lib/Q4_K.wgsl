@@ -13,11 +13,23 @@ fn scales$(head: vec4<u32>, k: u32) -> vec2<f32> {
     return halves(head.x) * vec2<f32>(s);
 }
 
-fn group$(g: u32) -> Group {
+fn raw16$(g: u32) -> Raw {
     let at = (g >> 4u) * 9u;
-    let k = (g >> 1u) & 7u;
-    let s = scales$(w$[at], k);
-    return Group(nibbles(w$[at + 1u + (k & 6u) + (g & 1u)], 4u * (k & 1u), 0.0), s.x, -s.y);
+    return Raw(w$[at], w$[at + 1u + ((g >> 1u) & 6u) + (g & 1u)], vec4<u32>(), vec4<u32>(), g);
+}
+
+fn group_of$(r: Raw) -> Group {
+    let k = (r.g >> 1u) & 7u;
+    let s = scales$(r.a, k);
+    return Group(nibbles(r.b, 4u * (k & 1u), 0.0), s.x, -s.y);
+}
+
+fn group$(g: u32) -> Group {
+    return group_of$(raw16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return expand(group_of$(r));
 }
 
 fn get16$(g: u32) -> mat4x4<f32> {

@@ -28,6 +28,14 @@ fn get16$(g: u32) -> mat4x4<f32> {
     return expand(group$(g));
 }
 
+fn raw16$(g: u32) -> Raw {
+    return hold(get16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return held(r);
+}
+
 // Nibbles at `shift` of the words a, and the fifth bits from `high`.
 fn join$(a: vec4<u32>, shift: u32, high: u32) -> vec4<u32> {
     return ((a >> vec4<u32>(shift)) & vec4<u32>(0x0f0f0f0fu)) |

@@ -12,15 +12,28 @@ fn scales$(head: vec4<u32>, k: u32) -> vec2<f32> {
     return halves(head.x) * vec2<f32>(s);
 }
 
-fn group$(g: u32) -> Group {
+fn raw16$(g: u32) -> Raw {
     let at = (g >> 4u) * 11u;
-    let k = (g >> 1u) & 7u;
-    let low = w$[at + 3u + (k & 6u) + (g & 1u)] >> vec4<u32>(4u * (k & 1u));
-    let high = w$[at + 1u + (g & 1u)] >> vec4<u32>(k);
+    return Raw(w$[at], w$[at + 3u + ((g >> 1u) & 6u) + (g & 1u)], w$[at + 1u + (g & 1u)],
+               vec4<u32>(), g);
+}
+
+fn group_of$(r: Raw) -> Group {
+    let k = (r.g >> 1u) & 7u;
+    let low = r.b >> vec4<u32>(4u * (k & 1u));
+    let high = r.c >> vec4<u32>(k);
     let v = (low & vec4<u32>(0x0f0f0f0fu)) | ((high & vec4<u32>(0x01010101u)) << vec4<u32>(4u));
     let q = mat4x4<f32>(bytes(v.x, 0.0), bytes(v.y, 0.0), bytes(v.z, 0.0), bytes(v.w, 0.0));
-    let s = scales$(w$[at], k);
+    let s = scales$(r.a, k);
     return Group(q, s.x, -s.y);
+}
+
+fn group$(g: u32) -> Group {
+    return group_of$(raw16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return expand(group_of$(r));
 }
 
 fn get16$(g: u32) -> mat4x4<f32> {

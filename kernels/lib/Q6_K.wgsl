@@ -3,17 +3,32 @@
 
 alias W$ = vec4<u32>;
 
-fn group$(g: u32) -> Group {
+fn raw16$(g: u32) -> Raw {
     let block = g >> 4u;
     let head = (block >> 3u) * 105u;
     let at = head + 1u + 13u * (block & 7u);
     let k = g & 15u;
-    let low = w$[at + 4u * (k >> 3u) + (k & 3u)] >> vec4<u32>(k & 4u);
-    let high = w$[at + 8u + 2u * (k >> 3u) + (k & 1u)] >> vec4<u32>(k & 6u);
+    let scales = vec4<u32>(w$[head][(block >> 1u) & 3u], w$[at + 12u][k >> 2u], 0u, 0u);
+    return Raw(w$[at + 4u * (k >> 3u) + (k & 3u)], w$[at + 8u + 2u * (k >> 3u) + (k & 1u)], scales,
+               vec4<u32>(), g);
+}
+
+fn group_of$(r: Raw) -> Group {
+    let k = r.g & 15u;
+    let low = r.a >> vec4<u32>(k & 4u);
+    let high = r.b >> vec4<u32>(k & 6u);
     let v = (low & vec4<u32>(0x0f0f0f0fu)) | ((high & vec4<u32>(0x03030303u)) << vec4<u32>(4u));
     let q = mat4x4<f32>(bytes(v.x, 32.0), bytes(v.y, 32.0), bytes(v.z, 32.0), bytes(v.w, 32.0));
-    let s = bitcast<i32>(w$[at + 12u][k >> 2u] << (24u - 8u * (k & 3u))) >> 24u;
-    return Group(q, half_at(w$[head][(block >> 1u) & 3u], block) * f32(s), 0.0);
+    let s = bitcast<i32>(r.c.y << (24u - 8u * (k & 3u))) >> 24u;
+    return Group(q, half_at(r.c.x, r.g >> 4u) * f32(s), 0.0);
+}
+
+fn group$(g: u32) -> Group {
+    return group_of$(raw16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return expand(group_of$(r));
 }
 
 fn get16$(g: u32) -> mat4x4<f32> {

@@ -8,13 +8,23 @@ fn signed$(w: u32) -> vec4<f32> {
     return bytes(w ^ 0x80808080u, 128.0);
 }
 
+fn raw16$(g: u32) -> Raw {
+    let at = (g >> 4u) * 17u;
+    let scale = w$[at][(g >> 2u) & 3u];
+    return Raw(w$[at + 1u + (g & 15u)], vec4<u32>(scale), vec4<u32>(), vec4<u32>(), g);
+}
+
+fn group_of$(r: Raw) -> Group {
+    let q = mat4x4<f32>(signed$(r.a.x), signed$(r.a.y), signed$(r.a.z), signed$(r.a.w));
+    return Group(q, half_at(r.b.x, r.g >> 1u), 0.0);
+}
+
 fn group$(g: u32) -> Group {
-    let block = g >> 1u;
-    let at = (block >> 3u) * 17u;
-    let k = block & 7u;
-    let v = w$[at + 1u + 2u * k + (g & 1u)];
-    let q = mat4x4<f32>(signed$(v.x), signed$(v.y), signed$(v.z), signed$(v.w));
-    return Group(q, half_at(w$[at][k >> 1u], k), 0.0);
+    return group_of$(raw16$(g));
+}
+
+fn expand16$(r: Raw) -> mat4x4<f32> {
+    return expand(group_of$(r));
 }
 
 fn get16$(g: u32) -> mat4x4<f32> {

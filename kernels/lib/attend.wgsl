@@ -36,19 +36,38 @@ fn place_passing(id: u32, pass0: u32, kv: u32) {
     workgroupBarrier();
 }
 
-// Thread id brings columns 4 (id % 8) .. of passing rows id / 8 and 32 further and, below 64, of
-// owned rows 4 (id / 8) .. , from column 4 c4 on.
-fn put_tiles(id: u32, of_values: bool, c4: u32) {
+// What a thread brings from column 4 c4 on: columns 4 (id % 8) .. of passing rows id / 8 and 32
+// further and, below 64, of owned rows 4 (id / 8) .. .
+struct Brought {
+    pass_lo: vec4<f32>,
+    pass_hi: vec4<f32>,
+    own: mat4x4<f32>,
+}
+
+fn bring(id: u32, of_values: bool, c4: u32) -> Brought {
+    let c = c4 + (id & 7);
+    let r = id >> 3;
+    var b: Brought;
+    if (c4 * 4 >= args.head_dim) { return b; }
+    b.pass_lo = pass4(of_values, pass_at[r] + c);
+    b.pass_hi = pass4(of_values, pass_at[r + 32] + c);
+    if (id < 64) {
+        b.own = mat4x4<f32>(own4(of_values, own_at[r * 4] + c),
+                            own4(of_values, own_at[r * 4 + 1] + c),
+                            own4(of_values, own_at[r * 4 + 2] + c),
+                            own4(of_values, own_at[r * 4 + 3] + c));
+    }
+    return b;
+}
+
+fn put_tiles(id: u32, b: Brought) {
     let k4 = id & 7;
-    let c = c4 + k4;
     let r = id >> 3;
     let at = k4 * 64 + (r ^ k4);
-    pass_tile[at] = pass4(of_values, pass_at[r] + c);
-    pass_tile[at ^ 32] = pass4(of_values, pass_at[r + 32] + c);
+    pass_tile[at] = b.pass_lo;
+    pass_tile[at ^ 32] = b.pass_hi;
     if (id >= 64) { return; }
-    let t = transpose(mat4x4<f32>(
-        own4(of_values, own_at[r * 4] + c), own4(of_values, own_at[r * 4 + 1] + c),
-        own4(of_values, own_at[r * 4 + 2] + c), own4(of_values, own_at[r * 4 + 3] + c)));
+    let t = transpose(b.own);
     let own = k4 * 32 + (r ^ k4);
     own_tile[own] = t[0];
     own_tile[own + 8] = t[1];
@@ -75,12 +94,15 @@ fn add_dots(id: u32, dots: ptr<function, mat2x4<f32>>) {
     }
 }
 
-// All columns: products of four owned rows with passing rows lane and lane + 32.
+// All columns: products of four owned rows with passing rows lane and lane + 32. The next columns
+// are fetched while these are multiplied.
 fn all_dots(id: u32, of_values: bool) -> mat2x4<f32> {
     var dots = mat2x4<f32>();
+    var brought = bring(id, of_values, 0);
     for (var c4 = 0u; c4 < args.head_dim / 4; c4 += 8) {
-        put_tiles(id, of_values, c4);
+        put_tiles(id, brought);
         workgroupBarrier();
+        brought = bring(id, of_values, c4 + 8);
         add_dots(id, &dots);
         workgroupBarrier();
     }
@@ -105,21 +127,36 @@ fn outer(a: vec4<f32>, b: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(a * b.x, a * b.y, a * b.z, a * b.w);
 }
 
-// Adds the first n passing rows by the weights that are in pass_tile.
+// Adds passing row i, of which four columns (and those 256 further) are given, by its weights.
+fn add_row(id: u32, i: u32, row: vec4<f32>, wide: vec4<f32>, sums: ptr<function, Sums>) {
+    let lo = pass_tile[i * 8 + (id >> 6) * 2];
+    let hi = pass_tile[i * 8 + (id >> 6) * 2 + 1];
+    (*sums).lo += outer(row, lo);
+    (*sums).hi += outer(row, hi);
+    if (WIDE == 1) {
+        (*sums).wide_lo += outer(wide, lo);
+        (*sums).wide_hi += outer(wide, hi);
+    }
+}
+
+fn wide4(at: u32) -> vec4<f32> {
+    if (WIDE == 1) { return added4(at + 64); }
+    return vec4<f32>();
+}
+
+// Adds the first n passing rows, and up to three more whose weights are 0, by the weights that are
+// in pass_tile. Four at a time, so that a thread waits for their columns once.
 fn add_rows(id: u32, n: u32, sums: ptr<function, Sums>) {
     let c4 = id & 63;
     if (c4 * 4 >= args.head_dim) { return; }
-    for (var i = 0u; i < n; i++) {
-        let lo = pass_tile[i * 8 + (id >> 6) * 2];
-        let hi = pass_tile[i * 8 + (id >> 6) * 2 + 1];
-        let row = added4(pass_at[i] + c4);
-        (*sums).lo += outer(row, lo);
-        (*sums).hi += outer(row, hi);
-        if (WIDE == 1) {
-            let wide = added4(pass_at[i] + c4 + 64);
-            (*sums).wide_lo += outer(wide, lo);
-            (*sums).wide_hi += outer(wide, hi);
-        }
+    for (var i = 0u; i < n; i += 4) {
+        let at = vec4(pass_at[i], pass_at[i + 1], pass_at[i + 2], pass_at[i + 3]) + c4;
+        let narrow = mat4x4<f32>(added4(at.x), added4(at.y), added4(at.z), added4(at.w));
+        let wide = mat4x4<f32>(wide4(at.x), wide4(at.y), wide4(at.z), wide4(at.w));
+        add_row(id, i, narrow[0], wide[0], sums);
+        add_row(id, i + 1, narrow[1], wide[1], sums);
+        add_row(id, i + 2, narrow[2], wide[2], sums);
+        add_row(id, i + 3, narrow[3], wide[3], sums);
     }
 }
 

@@ -4,6 +4,8 @@
 //   alias W$                        element type of the weight binding
 //   fn group$(g: u32) -> Group      values [16 g, 16 g + 16) of the tensor as q * scale + least
 //   fn get16$(g: u32) -> mat4x4<f32>  the same as plain values; column c is values 4c .. 4c+3
+//   fn raw16$(g: u32) -> Raw          the same as it is stored, to be expanded later by
+//   fn expand16$(r: Raw) -> mat4x4<f32>   which gives 0 for Raw()
 //   fn dot64$(c: u32, x: Input64) -> f32  64 values times x: the fastest way, see lib/dot64.wgsl;
 //   fn groups64$(c: u32) -> vec2<u32>     they are groups g, g + 1 of both g that this names
 
@@ -11,6 +13,26 @@ struct Group {
     q: mat4x4<f32>,
     scale: f32,
     least: f32,
+}
+
+// Sixteen values as they are stored: loaded early, so that nothing waits for them when they are
+// needed. Formats that are seldom met hold plain values.
+struct Raw {
+    a: vec4<u32>,
+    b: vec4<u32>,
+    c: vec4<u32>,
+    d: vec4<u32>,
+    g: u32,
+}
+
+fn hold(m: mat4x4<f32>) -> Raw {
+    return Raw(bitcast<vec4<u32>>(m[0]), bitcast<vec4<u32>>(m[1]), bitcast<vec4<u32>>(m[2]),
+               bitcast<vec4<u32>>(m[3]), 0u);
+}
+
+fn held(r: Raw) -> mat4x4<f32> {
+    return mat4x4<f32>(bitcast<vec4<f32>>(r.a), bitcast<vec4<f32>>(r.b), bitcast<vec4<f32>>(r.c),
+                       bitcast<vec4<f32>>(r.d));
 }
 
 fn expand(r: Group) -> mat4x4<f32> {

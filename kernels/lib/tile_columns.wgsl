@@ -1,41 +1,47 @@
 // tile_columns: for lib/tile, a matrix of which a row is a term of all sums: in W. A thread brings
-// 16 columns of a row and makes four neighbouring ones; the kernel takes them:
+// 16 columns of a row and makes twice four neighbouring ones; the kernel takes them:
 //   fn store(tok: u32, col: u32, value: vec4<f32>), columns col .. col + 3 of a token, which may be
 //   beyond the last one.
 
-// w_tile[k * 16 + (j ^ 4 (k & 1))]: term k of the four outputs of threads with j = id & 15. They
-// are dealt out, and odd terms turned, so that neighbouring threads store into different banks.
+// w_tile[k / 4][(k % 4) * 16 + (j ^ 4 (k & 1))]: term k of four outputs of threads with
+// j & 7 = id & 7. They are dealt out, and odd terms turned, so that neighbouring threads store into
+// different banks.
 fn tile_put_w(id: u32, w: mat4x4<f32>) {
-    let k = id >> 2;
-    let j = k * 16 + (id & 3);
-    let turn = 4 * (k & 1);
-    w_tile[j + turn] = w[0];
-    w_tile[j + (4 ^ turn)] = w[1];
-    w_tile[j + (8 ^ turn)] = w[2];
-    w_tile[j + (12 ^ turn)] = w[3];
+    let k4 = (id >> 4) & 3;
+    let j = ((id >> 2) & 3) * 16 + (id & 3);
+    let turn = id & 4;
+    w_tile[k4][j + turn] = w[0];
+    w_tile[k4][j + (4 ^ turn)] = w[1];
+    w_tile[k4][j + (8 ^ turn)] = w[2];
+    w_tile[k4][j + (12 ^ turn)] = w[3];
 }
 
-fn tile_fetch_w(id: u32, x: u32, k: u32) -> mat4x4<f32> {
+fn tile_load_w(id: u32, x: u32, k: u32) -> Raw {
     return load_w(k + (id >> 2), x * 64 + (id & 3) * 16);
 }
 
-fn tile_w(id: u32, k4: u32) -> mat4x4<f32> {
-    let i = k4 * 64 + (id & 15);
-    let odd = k4 * 64 + ((id & 15) ^ 4);
-    return mat4x4<f32>(w_tile[i], w_tile[odd + 16], w_tile[i + 32], w_tile[odd + 48]);
+fn tile_ready_w(id: u32, x: u32, w: Raw) -> mat4x4<f32> { return ready_w(w, 0); }
+
+fn tile_w(id: u32, k4: u32, half: u32) -> mat4x4<f32> {
+    let i = (id & 7) + half * 8;
+    let odd = i ^ 4;
+    return mat4x4<f32>(w_tile[k4][i], w_tile[k4][odd + 16], w_tile[k4][i + 32],
+                       w_tile[k4][odd + 48]);
+}
+
+fn store_columns(tok: u32, col: u32, sum: mat4x4<f32>) {
+    let t = transpose(sum);
+    store(tok, col, t[0]);
+    store(tok + 1, col, t[1]);
+    store(tok + 2, col, t[2]);
+    store(tok + 3, col, t[3]);
 }
 
 fn tile_store(id: u32, at: vec2<u32>, sum: Tile) {
     let tok = tile_tok(id, at);
-    let col = at.x * 64 + (id & 3) * 16 + (id & 12);
-    let lo = transpose(sum.lo);
-    let hi = transpose(sum.hi);
-    store(tok, col, lo[0]);
-    store(tok + 1, col, lo[1]);
-    store(tok + 2, col, lo[2]);
-    store(tok + 3, col, lo[3]);
-    store(tok + 4, col, hi[0]);
-    store(tok + 5, col, hi[1]);
-    store(tok + 6, col, hi[2]);
-    store(tok + 7, col, hi[3]);
+    let col = at.x * 64 + (id & 3) * 16 + (id & 4);
+    store_columns(tok, col, sum.lo);
+    store_columns(tok + 4, col, sum.hi);
+    store_columns(tok, col + 8, sum.lo4);
+    store_columns(tok + 4, col + 8, sum.hi4);
 }

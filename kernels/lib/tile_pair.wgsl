@@ -1,5 +1,6 @@
 // tile_pair: for lib/tile_rows, 32 rows each of two matrices in a tile of 64: rows 0..31 of it are
-// of the first and 32..63 of the second, so that a thread makes a row of both. The kernel takes it:
+// of the first and 32..63 of the second, so that a thread makes four rows of both. The kernel takes
+// them:
 //   fn store(tok: u32, row: u32, first: f32, second: f32), which may be beyond the last token or
 //   row.
 
@@ -14,11 +15,16 @@ fn store4(tok: u32, row: u32, first: vec4<f32>, second: vec4<f32>) {
     store(tok + 3, row, first.w, second.w);
 }
 
+fn store_pairs(tok: u32, row: u32, first: mat4x4<f32>, second: mat4x4<f32>) {
+    store4(tok, row, first[0], second[0]);
+    store4(tok, row + 8, first[1], second[1]);
+    store4(tok, row + 16, first[2], second[2]);
+    store4(tok, row + 24, first[3], second[3]);
+}
+
 fn tile_store(id: u32, at: vec2<u32>, sum: Tile) {
     let tok = tile_tok(id, at);
-    let row = at.x * 32 + (id & 15);
-    store4(tok, row, sum.lo[0], sum.lo[2]);
-    store4(tok, row + 16, sum.lo[1], sum.lo[3]);
-    store4(tok + 4, row, sum.hi[0], sum.hi[2]);
-    store4(tok + 4, row + 16, sum.hi[1], sum.hi[3]);
+    let row = at.x * 32 + (id & 7);
+    store_pairs(tok, row, sum.lo, sum.lo4);
+    store_pairs(tok + 4, row, sum.hi, sum.hi4);
 }

@@ -1,20 +1,20 @@
 // tile_rows: for lib/tile, a matrix of which a row makes an output: in W^T. A thread brings 16
-// columns of a row and makes outputs o, o + 16, o + 32 and o + 48, o = id & 15.
+// columns of a row and makes outputs o, o + 8, .. o + 56, o = id & 7.
 
-// w_tile[k / 4 * 64 + o]: four terms of output o.
+// w_tile[k / 4][o]: four terms of output o.
 fn tile_put_w(id: u32, w: mat4x4<f32>) {
-    let j = (id >> 6) * 256 + (id & 63);
-    w_tile[j] = w[0];
-    w_tile[j + 64] = w[1];
-    w_tile[j + 128] = w[2];
-    w_tile[j + 192] = w[3];
+    let o = id & 63;
+    w_tile[0][o] = w[0];
+    w_tile[1][o] = w[1];
+    w_tile[2][o] = w[2];
+    w_tile[3][o] = w[3];
 }
 
-fn tile_fetch_w(id: u32, x: u32, k: u32) -> mat4x4<f32> {
-    return load_w(x * 64 + (id & 63), k + (id >> 6) * 16);
-}
+fn tile_load_w(id: u32, x: u32, k: u32) -> Raw { return load_w(x * 64 + id, k); }
+fn tile_ready_w(id: u32, x: u32, w: Raw) -> mat4x4<f32> { return ready_w(w, x * 64 + id); }
 
-fn tile_w(id: u32, k4: u32) -> mat4x4<f32> {
-    let i = k4 * 64 + (id & 15);
-    return transpose(mat4x4<f32>(w_tile[i], w_tile[i + 16], w_tile[i + 32], w_tile[i + 48]));
+fn tile_w(id: u32, k4: u32, half: u32) -> mat4x4<f32> {
+    let o = (id & 7) + half * 32;
+    return transpose(mat4x4<f32>(w_tile[k4][o], w_tile[k4][o + 8], w_tile[k4][o + 16],
+                                 w_tile[k4][o + 24]));
 }

@@ -8,10 +8,45 @@
 
 #define TILE_TOKENS 64u /* of lib/tile.wgsl */
 #define TILE_ROWS   64u
+#define MOST_GROUPS (PARTS_MOST / (TILE_TOKENS * TILE_ROWS)) /* they keep a large device busy */
+#define MIN_TERMS   128u                                     /* of a part; a multiple of 16 */
+#define FLAT        65535u                                   /* of lib/flat.wgsl */
 #define NONE        UINT32_MAX
+
+sum_cut cut_sums(parts_gpu room, uint32_t n_tok, uint32_t n_out, uint32_t n_term) {
+    const uint32_t groups = div_up(n_out, TILE_ROWS) * div_up(n_tok, TILE_TOKENS);
+    const uint64_t made = (uint64_t)n_tok * n_out, fit = made % 4 ? 0 : room.n / made;
+    uint32_t n = min_u32(MOST_GROUPS / groups, n_term / MIN_TERMS);
+    n = fit < n ? (uint32_t)fit : n;
+    if (n < 2) return (sum_cut){1, n_term};
+    const uint32_t each = (uint32_t)round_up(div_up(n_term, n), 16);
+    return (sum_cut){div_up(n_term, each), each};
+}
+
+void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, gpu_view out,
+                  bool add) {
+    const sum_parts_args args = {.n = (uint32_t)n, .n_part = n_part, .add = add};
+    assert(n % 4 == 0 && n_part && n * n_part / 4 <= UINT32_MAX && n <= UINT32_MAX);
+    const uint32_t groups = (uint32_t)div_up(args.n / 4, 256);
+    kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_sum_parts,
+                      .args = &args,
+                      .views = {parts, out},
+                      .x = min_u32(groups, FLAT),
+                      .y = div_up(groups, FLAT),
+                  });
+}
 
 void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu_view out,
                uint32_t n_tok) {
+    op_matmul_cut(s, w, n_row, (parts_gpu){0}, x, out, n_tok);
+}
+
+void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu room, gpu_view x,
+                   gpu_view out, uint32_t n_tok) {
+    /* Parts have the shape of all that is made, so a weight in tiles is not cut. */
+    const bool one = w->tiles[0].n_row >= n_row;
+    const sum_cut cut = cut_sums(one ? room : (parts_gpu){0}, n_tok, n_row, w->n_col);
     for (uint32_t i = 0; i < w->n_tile && w->tiles[i].row0 < n_row; i++) {
         const weight_tile *tile = &w->tiles[i];
         const matmul_args args = {
@@ -21,17 +56,19 @@ void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu
             .out0 = tile->row0,
             .out_stride = n_row,
             .scale = w->scale,
-            .n_term = w->n_col,
+            .n_term = cut.n_term,
         };
         kernel_run(s, &(kernel_call){
                           .kernel = &kernel_matmul,
                           .formats = {w->type},
                           .args = &args,
-                          .views = {x, {.buffer = tile->buffer}, out},
+                          .views = {x, {.buffer = tile->buffer}, cut.n_part > 1 ? room.view : out},
                           .x = div_up(args.n_row, TILE_ROWS),
                           .y = div_up(n_tok, TILE_TOKENS),
+                          .z = cut.n_part,
                       });
     }
+    if (cut.n_part > 1) op_sum_parts(s, room.view, cut.n_part, (uint64_t)n_tok * n_row, out, false);
 }
 
 void op_matmul_geglu(kernel_steps *s, const weight *gate, const weight *up, gpu_view x,

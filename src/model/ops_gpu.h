@@ -8,9 +8,29 @@
 #include "gpu/kernel.h"
 #include "model/model.h"
 
+/* Room for parts of sums, f32 [n]; n 0: none. A product of few tokens and outputs has few
+ * workgroups: where there is room, its sums are cut among more of them, and the parts added. */
+typedef struct parts_gpu {
+    gpu_view view;
+    uint64_t n;
+} parts_gpu;
+
+#define PARTS_MOST (1152u * 64 * 64) /* n of which more is not used */
+
+/* How a product of n_tok x n_out sums of n_term terms is cut: the parts, and the terms of each. */
+typedef struct sum_cut {
+    uint32_t n_part, n_term;
+} sum_cut;
+sum_cut cut_sums(parts_gpu room, uint32_t n_tok, uint32_t n_out, uint32_t n_term);
+/* out [n] (add: to what is there) = sum of parts [n_part, n], in their order; n a multiple of 4. */
+void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, gpu_view out,
+                  bool add);
+
 /* out [n_tok, n_row] = x [n_tok, n_col] * (the first n_row rows of W)^T. */
 void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu_view out,
                uint32_t n_tok);
+void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu room, gpu_view x,
+                   gpu_view out, uint32_t n_tok);
 /* out [n_tok, n_row] = gelu(x * gate^T + delta[0]) * (x * up^T + delta[1]); delta [n_tok, 2, n_row]
  * is what adapters add, id 0: nothing. */
 void op_matmul_geglu(kernel_steps *s, const weight *gate, const weight *up, gpu_view x,

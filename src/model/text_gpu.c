@@ -114,6 +114,8 @@ static void make_values(maker *mk, text_gpu *t, const model_config *c, uint64_t 
     make(mk, &t->topk_work, (TEXT_GPU_BINS + div_up(c->n_vocab, 4096)) * 4ull, GPU_STORAGE,
          "histogram");
     make(mk, &t->scores, n * 4, GPU_STORAGE, "scores");
+    const bool software = t->gpu && t->gpu->info.software;
+    if (!software && n > 1) make(mk, &t->parts, PARTS_MOST * 4ull, GPU_STORAGE, "parts of sums");
     make_adapted(mk, t, n);
 }
 
@@ -240,7 +242,7 @@ bool text_gpu_create(const model *m, gpu *g, kernel_cache *cache, uint32_t n_ctx
     return true;
 }
 
-#define CHUNK_BUFFERS 32u
+#define CHUNK_BUFFERS 33u
 
 typedef struct buffer_list {
     gpu_buffer *at[CHUNK_BUFFERS];
@@ -254,7 +256,8 @@ static buffer_list chunk_buffers(text_gpu *t) {
                           &t->attn_stat,   &t->attn_out,   &t->act,        &t->ffn_out,
                           &t->ple_gate,    &t->ple_out,    &t->logits,     &t->topk,
                           &t->topk_work,   &t->scores,     &t->stage_k[0], &t->stage_k[1],
-                          &t->stage_v[0],  &t->stage_v[1], &t->lora_u,     &t->lora_delta}};
+                          &t->stage_v[0],  &t->stage_v[1], &t->lora_u,     &t->lora_delta,
+                          &t->parts}};
 }
 
 static void free_chunk(text_gpu *t) {

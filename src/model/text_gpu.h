@@ -86,6 +86,7 @@ typedef struct text_gpu {
     gpu_buffer scores;     /* [n_chunk] log-probabilities */
     gpu_buffer targets;    /* [n_chunk] i32, -1: none */
     gpu_buffer topk_work;  /* histogram */
+    gpu_buffer parts;      /* prefill: sums that several workgroups share; none in software */
     const lora_gpu *lora;  /* adapters in use, or NULL */
     gpu_buffer lora_u;     /* [n_chunk, lora_gpu_inner()] */
     gpu_buffer lora_delta; /* [n_chunk, lora_gpu_delta()] what they add to gate and up */

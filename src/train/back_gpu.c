@@ -98,18 +98,25 @@ static gpu_view seen_by(const back_gpu *b, kernel_steps *s, uint32_t slot, gpu_v
     return whole(b->dropped);
 }
 
+/* What A of a slot makes: the way back reads it again. */
+static gpu_view made_by(const back_gpu *b, uint32_t slot) {
+    const uint32_t il = slot / LORA_TARGETS;
+    return whole(il < b->model->config.n_layer ? b->layers[il].u[slot % LORA_TARGETS] : b->u);
+}
+
 /* out [n_row, ..] += B A of a slot. */
 static void adapt(const back_gpu *b, kernel_steps *s, uint32_t slot, gpu_view in, uint32_t n_row,
                   gpu_view out) {
     const pair_gpu *p = pair_at(b, slot);
     if (!p) return;
-    op_matrix(s, &p->a, room(b), 1, seen_by(b, s, slot, in, n_row), whole(b->u), n_row, false);
-    op_matrix(s, &p->b, room(b), p->scale, whole(b->u), out, n_row, true);
+    const gpu_view u = made_by(b, slot);
+    op_matrix(s, &p->a, room(b), 1, seen_by(b, s, slot, in, n_row), u, n_row, false);
+    op_matrix(s, &p->b, room(b), p->scale, u, out, n_row, true);
 }
 
 static void project(const back_gpu *b, uint32_t il, lora_target t, gpu_buffer in, gpu_buffer out) {
     const weight *w = lora_weight(b->model, il, t);
-    op_matmul(b->steps, w, w->n_row, whole(in), whole(out), b->n_tok);
+    op_matmul_cut(b->steps, w, w->n_row, room(b), whole(in), whole(out), b->n_tok);
     adapt(b, b->steps, il * LORA_TARGETS + t, whole(in), b->n_tok, whole(out));
 }
 
@@ -234,9 +241,11 @@ static void leave(const back_gpu *b, uint32_t il, gpu_buffer out) {
     }
     const geglu_up e = ple_slice(b, il, b->e);
     add_norm(b, s->y, s->m, &w->post_ffn_norm, 1, b->r);
-    op_matmul(b->steps, &w->ple_gate, c->n_ple, whole(b->r), whole(s->ple_gate), b->n_tok);
+    op_matmul_cut(b->steps, &w->ple_gate, c->n_ple, room(b), whole(b->r), whole(s->ple_gate),
+                  b->n_tok);
     op_geglu(b->steps, whole(s->ple_gate), &e, whole(b->ple_act), b->n_tok, c->n_ple);
-    op_matmul(b->steps, &w->ple_proj, c->n_embd, whole(b->ple_act), whole(s->ple), b->n_tok);
+    op_matmul_cut(b->steps, &w->ple_proj, c->n_embd, room(b), whole(b->ple_act), whole(s->ple),
+                  b->n_tok);
     add_norm(b, b->r, s->ple, &w->ple_norm, w->scale, out);
 }
 
@@ -264,11 +273,11 @@ static void adapt_back(const back_gpu *b, kernel_steps *s, uint32_t slot, gpu_vi
                        gpu_view dout, uint32_t n_row, gpu_view din) {
     const pair_gpu *p = pair_at(b, slot);
     if (!p) return;
-    const gpu_view u = whole(b->u), du = whole(b->du), seen = seen_by(b, s, slot, in, n_row);
-    op_matrix(s, &p->a, room(b), 1, seen, u, n_row, false);
+    const gpu_view du = whole(b->du), seen = seen_by(b, s, slot, in, n_row);
     op_back_matrix(s, &p->b, room(b), p->scale, dout, du, n_row, false);
-    op_outer(s, dout, p->b.n_row, u, p->rank, p->scale, p->db.view, n_row, true);
-    op_outer(s, du, p->rank, seen, p->a.n_col, 1, p->da.view, n_row, true);
+    op_outer(s, room(b), dout, p->b.n_row, made_by(b, slot), p->rank, p->scale, p->db.view, n_row,
+             true);
+    op_outer(s, room(b), du, p->rank, seen, p->a.n_col, 1, p->da.view, n_row, true);
     if (seen.buffer.id == in.buffer.id) {
         op_back_matrix(s, &p->a, room(b), 1, du, din, n_row, true);
         return;
@@ -311,6 +320,7 @@ static void head_rows(const back_gpu *b, uint32_t at0, uint32_t n) {
                                    .targets = whole(b->targets),
                                    .weights = whole(b->weights),
                                    .loss = whole(b->outcome),
+                                   .parts = whole(b->loss_parts),
                                    .n_vocab = c->n_vocab,
                                    .at0 = at0,
                                    .cap = c->softcap,
@@ -413,7 +423,7 @@ static void attention_back(const back_gpu *b, uint32_t il) {
                                  .lse = whole(s->lse),
                                  .dout = whole(b->dattn),
                                  .delta = whole(b->delta),
-                                 .parts = whole(b->parts),
+                                 .parts = room(b),
                                  .dq = whole(b->dq),
                                  .dk = whole(b->dk[l->donor]),
                                  .dv = whole(b->dv[l->donor])};
@@ -471,8 +481,8 @@ static void embed_back(const back_gpu *b) {
     const float scale = p->scale * sqrtf((float)p->b.n_row);
     if (b->model->config.n_ple) per_layer_inputs_back(b);
     op_gather_columns(b->steps, &p->a, whole(b->ids), whole(b->u), b->n_tok);
-    op_outer(b->steps, whole(b->dx), p->b.n_row, whole(b->u), p->rank, scale, p->db.view, b->n_tok,
-             true);
+    op_outer(b->steps, room(b), whole(b->dx), p->b.n_row, whole(b->u), p->rank, scale, p->db.view,
+             b->n_tok, true);
     op_back_matrix(b->steps, &p->b, room(b), scale, whole(b->dx), whole(b->du), b->n_tok, false);
     op_scatter_columns(b->steps, &p->da, whole(b->ids), whole(b->next), whole(b->du), b->n_tok);
 }

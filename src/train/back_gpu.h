@@ -75,6 +75,7 @@ typedef struct saved_gpu {
     gpu_buffer attn, lse; /* lse [n_max, n_head] */
     gpu_buffer o, y, gate, up, down, sum, m;
     gpu_buffer ple_gate, ple;
+    gpu_buffer u[LORA_TARGETS]; /* A of what enters a matrix, [n_max, rank] */
 } saved_gpu;
 
 typedef struct back_gpu {
@@ -108,12 +109,12 @@ typedef struct back_gpu {
     gpu_buffer delta;             /* [n_max, n_head] */
     gpu_buffer dgate, dup, dact;  /* [n_max, n_ff] */
     gpu_buffer dple, dple_act;    /* [n_max, n_ple] */
-    gpu_buffer u, du;             /* [n_max, rank] */
-    gpu_buffer parts; /* [n_parts] of sums that several workgroups share; n_max * heads */
+    gpu_buffer u, du;             /* [n_max, rank]; u of the embedding and the head */
+    gpu_buffer parts;             /* [n_parts] of sums that several workgroups share */
     uint64_t n_parts;
-    gpu_buffer dropped, ddropped;                    /* [n_max, widest input of an adapter] */
-    gpu_buffer rows, normed, drows, dnormed, logits; /* [BACK_HEAD_ROWS, ..] */
-    gpu_buffer *buffers;                             /* [n_buffer] all of them, to be freed */
+    gpu_buffer dropped, ddropped; /* [n_max, widest input of an adapter] */
+    gpu_buffer rows, normed, drows, dnormed, logits, loss_parts; /* [BACK_HEAD_ROWS, ..] */
+    gpu_buffer *buffers; /* [n_buffer] all of them, to be freed */
     uint32_t n_buffer, max_buffer;
     uint64_t bytes;
     float *ple_row;    /* [n_layer * n_ple] */

@@ -9,10 +9,10 @@
 
 #include <string.h>
 
-#define LAYER_CALLS 256u /* dispatches of a layer, both ways, at most */
-#define MAX_BUFFERS 64u  /* beside those of layers, */
-#define DROP_TRIES  100  /* a browser does not wait */
-#define SAVED       15u  /* each of which has these */
+#define LAYER_CALLS 256u                 /* dispatches of a layer, both ways, at most */
+#define MAX_BUFFERS 64u                  /* beside those of layers, */
+#define DROP_TRIES  100                  /* a browser does not wait */
+#define SAVED       (15u + LORA_TARGETS) /* each of which has these */
 
 typedef struct widths {
     uint32_t heads, n_head, kv, n_ff, in, rank;
@@ -68,6 +68,7 @@ static void allocate_saved(back_gpu *b, const widths *w, saved_gpu *s) {
     each(b, w->n_head, (gpu_buffer *[]){&s->lse, NULL});
     each(b, w->kv, (gpu_buffer *[]){&s->k_raw, &s->v_raw, NULL});
     each(b, w->n_ff, (gpu_buffer *[]){&s->gate, &s->up, NULL});
+    for (uint32_t i = 0; i < LORA_TARGETS; i++) each(b, w->rank, (gpu_buffer *[]){&s->u[i], NULL});
     s->m = s->down;
     if (c->n_expert) each(b, c->n_embd, (gpu_buffer *[]){&s->sum, &s->m, NULL});
     if (!c->n_ple) return;
@@ -89,7 +90,8 @@ static void allocate_layers(back_gpu *b, const widths *w) {
         const widths own = {.heads = l->n_head * l->head_dim,
                             .n_head = l->n_head,
                             .kv = l->owns_kv ? l->n_kv * l->head_dim : 0,
-                            .n_ff = l->n_ff};
+                            .n_ff = l->n_ff,
+                            .rank = w->rank};
         *s = shared;
         if (il >= b->kept) allocate_saved(b, &own, s);
         s->x = il < b->first ? turn[il % 2] : make(b, b->n_max, c->n_embd);
@@ -130,8 +132,9 @@ static void allocate_work(back_gpu *b, const widths *w) {
          (gpu_buffer *[]){&b->end, &b->n, &b->z, &b->part, &b->r, &b->dx, &b->dpart, &b->dm, &b->dn,
                           NULL});
     each(b, w->heads, (gpu_buffer *[]){&b->q, &b->dq, &b->dq_raw, &b->dattn, NULL});
-    b->n_parts = (uint64_t)b->n_max * w->heads;
-    each(b, w->heads, (gpu_buffer *[]){&b->parts, NULL});
+    /* For keys' gradients a row of heads, for products four of their outputs. */
+    b->n_parts = (uint64_t)b->n_max * max_u32(w->heads, min_u32(4 * w->in, PARTS_MOST / b->n_max));
+    b->parts = make(b, 1, b->n_parts);
     each(b, w->kv, (gpu_buffer *[]){&b->dk_raw, &b->dv_raw, NULL});
     each(b, w->n_head, (gpu_buffer *[]){&b->delta, NULL});
     each(b, w->n_ff, (gpu_buffer *[]){&b->act, &b->dgate, &b->dup, &b->dact, NULL});
@@ -143,16 +146,18 @@ static void allocate_work(back_gpu *b, const widths *w) {
     gpu_buffer *const rows[] = {&b->rows, &b->normed, &b->drows, &b->dnormed};
     for (size_t i = 0; i < COUNT(rows); i++) *rows[i] = make(b, BACK_HEAD_ROWS, d);
     b->logits = make(b, BACK_HEAD_ROWS, c->n_vocab);
+    b->loss_parts = make(b, BACK_HEAD_ROWS, 4ull * LOSS_PARTS(c->n_vocab));
     b->outcome = make(b, 1, b->n_max + c->n_layer + 2);
 }
 
 static uint64_t saved_bytes(const back_gpu *b, uint32_t il) {
-    back_gpu count = {.model = b->model, .n_max = b->n_max};
+    back_gpu count = {.model = b->model, .lora = b->lora, .n_max = b->n_max};
     const layer_config *l = &b->model->config.layers[il];
     const widths own = {.heads = l->n_head * l->head_dim,
                         .n_head = l->n_head,
                         .kv = l->owns_kv ? l->n_kv * l->head_dim : 0,
-                        .n_ff = l->n_ff};
+                        .n_ff = l->n_ff,
+                        .rank = widest(b).rank};
     saved_gpu s;
     allocate_saved(&count, &own, &s);
     return count.bytes;

@@ -224,20 +224,9 @@ void op_scatter_columns(kernel_steps *s, const matrix_gpu *da, gpu_view ids, gpu
 
 /* ---- sums ---- */
 
-void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, gpu_view out,
-                  bool add) {
-    const sum_parts_args args = {.n = (uint32_t)n, .n_part = n_part, .add = add};
-    assert(n % 4 == 0 && n_part && n * n_part / 4 <= UINT32_MAX && n <= UINT32_MAX);
-    run_values(s,
-               &(kernel_call){
-                   .kernel = &kernel_sum_parts,
-                   .args = &args,
-                   .views = {parts, out},
-               },
-               n / 4);
-}
-
 void op_cross_entropy(kernel_steps *s, const cross_entropy_op *c, uint32_t n_row) {
+    const uint32_t n_part = LOSS_PARTS(c->n_vocab);
+    const cross_entropy_parts_args parts = {.n_vocab = c->n_vocab, .at0 = c->at0, .cap = c->cap};
     const cross_entropy_args args = {
         .n_vocab = c->n_vocab,
         .at0 = c->at0,
@@ -245,10 +234,18 @@ void op_cross_entropy(kernel_steps *s, const cross_entropy_op *c, uint32_t n_row
         .scale = c->scale,
     };
     kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_cross_entropy_parts,
+                      .args = &parts,
+                      .views = {c->targets, c->logits, c->parts},
+                      .x = n_row,
+                      .y = n_part,
+                  });
+    kernel_run(s, &(kernel_call){
                       .kernel = &kernel_cross_entropy,
                       .args = &args,
-                      .views = {c->targets, c->weights, c->logits, c->loss},
+                      .views = {c->targets, c->weights, c->parts, c->logits, c->loss},
                       .x = n_row,
+                      .y = n_part,
                   });
 }
 

@@ -15,13 +15,6 @@
 
 /* ---- ops_train_matmul.c ---- */
 
-/* Room for parts of sums, f32 [n]; n 0: none. A product of few tokens and outputs has few
- * workgroups: where there is room, its sums are cut among more of them, and the parts added. */
-typedef struct parts_gpu {
-    gpu_view view;
-    uint64_t n;
-} parts_gpu;
-
 /* A matrix of f32 on the device, [n_row, n_col]; n_col a multiple of 16. */
 typedef struct matrix_gpu {
     gpu_view view;
@@ -38,8 +31,8 @@ void op_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float scale
 void op_back_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float scale,
                     gpu_view dout, gpu_view din, uint32_t n_tok, bool add);
 /* out [n_a, n_b] (add) = scale * a^T b, a [n_tok, n_a], b [n_tok, n_b]; n_b a multiple of 16. */
-void op_outer(kernel_steps *s, gpu_view a, uint32_t n_a, gpu_view b, uint32_t n_b, float scale,
-              gpu_view out, uint32_t n_tok, bool add);
+void op_outer(kernel_steps *s, parts_gpu room, gpu_view a, uint32_t n_a, gpu_view b, uint32_t n_b,
+              float scale, gpu_view out, uint32_t n_tok, bool add);
 
 /* ---- ops_train_attention.c: span [n_tok, 2] u32: where a token's sample begins and ends ---- */
 
@@ -49,10 +42,11 @@ void op_outer(kernel_steps *s, gpu_view a, uint32_t n_a, gpu_view b, uint32_t n_
 void op_train_attention(kernel_steps *s, const layer_config *l, gpu_view q, gpu_view k, gpu_view v,
                         gpu_view span, gpu_view out, gpu_view lse, uint32_t n_tok);
 /* What op_train_attention() read and made, and dout; dq is set, dk and dv are added to. delta
- * [n_tok, n_head] and parts [n_head / n_kv, n_tok, n_kv, head_dim] are scratch. Twin:
+ * [n_tok, n_head] is scratch, parts room for at least n_tok * n_head * head_dim. Twin:
  * back_attend() */
 typedef struct back_attention_op {
-    gpu_view q, k, v, span, out, lse, dout, delta, parts, dq, dk, dv;
+    gpu_view q, k, v, span, out, lse, dout, delta, dq, dk, dv;
+    parts_gpu parts;
 } back_attention_op;
 void op_back_attention(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                        uint32_t n_tok);
@@ -107,17 +101,15 @@ void op_gather_columns(kernel_steps *s, const matrix_gpu *a, gpu_view ids, gpu_v
 void op_scatter_columns(kernel_steps *s, const matrix_gpu *da, gpu_view ids, gpu_view next,
                         gpu_view du, uint32_t n_tok);
 /* logits [n_row, n_vocab] before the cap (0: none) become the gradient of scale * weight[i] * nll;
- * loss[i] = weight[i] * nll of target[i]; from row at0 of targets, weights and loss on. Twin:
- * ref_softcap(), back_cross_entropy(), back_softcap() */
+ * loss[i] = weight[i] * nll of target[i]; from row at0 of targets, weights and loss on. parts
+ * [n_row, LOSS_PARTS, 4] is scratch. Twin: ref_softcap(), back_cross_entropy(), back_softcap() */
+#define LOSS_PARTS(n_vocab) div_up(n_vocab, 8192u) /* as lib/loss has it */
 typedef struct cross_entropy_op {
-    gpu_view logits, targets, weights, loss;
+    gpu_view logits, targets, weights, loss, parts;
     uint32_t n_vocab, at0;
     float cap, scale;
 } cross_entropy_op;
 void op_cross_entropy(kernel_steps *s, const cross_entropy_op *c, uint32_t n_row);
-/* out [n] (add) = sum of parts [n_part, n], in their order; n a multiple of 4. */
-void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, gpu_view out,
-                  bool add);
 /* out[at] = sum of x [n] squared, in f32. out.offset 0. Twin: clip_norm() */
 void op_sum_squares(kernel_steps *s, gpu_view x, uint64_t n, gpu_view out, uint32_t at);
 /* One step of values [n] given grad_scale * grad. Twin: adamw_step() */

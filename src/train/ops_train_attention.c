@@ -7,9 +7,10 @@
 
 #include "kernels.h"
 
-#define OWN_ROWS 32u /* of lib/attend */
-#define NARROW   256u
-#define WIDEST   512u
+#define OWN_ROWS    32u /* of lib/attend */
+#define NARROW      256u
+#define WIDEST      512u
+#define WANT_GROUPS 512u /* that keep a large device busy */
 
 static gpu_constant wide(const layer_config *l) {
     assert(l->head_dim % 32 == 0 && l->head_dim <= WIDEST);
@@ -46,44 +47,57 @@ static void back_delta(kernel_steps *s, const layer_config *l, const back_attent
                                  .x = div_up(args.n_row, 8)});
 }
 
+/* In how many parts a query's keys, or a key's queries, are taken, to have enough to do at a
+ * time. */
+static uint32_t count_parts(const layer_config *l, const back_attention_op *a, uint32_t n_tok) {
+    const uint64_t n = (uint64_t)n_tok * l->n_head * l->head_dim, fit = a->parts.n / n;
+    const uint32_t want = min_u32(WANT_GROUPS / (query_groups(l, n_tok) * l->n_kv), n_tok / 128);
+    return max_u32(fit < want ? (uint32_t)fit : want, 1);
+}
+
 static void back_queries(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                          uint32_t n_tok) {
+    const uint32_t n_part = count_parts(l, a, n_tok);
     const gpu_constant constant = wide(l);
     const back_attention_q_args args = {.n_tok = n_tok,
                                         .n_head = l->n_head,
                                         .n_kv = l->n_kv,
                                         .head_dim = l->head_dim,
                                         .window = l->window};
-    kernel_run(
-        s, &(kernel_call){.kernel = &kernel_back_attention_q,
-                          .constants = &constant,
-                          .n_constant = 1,
-                          .args = &args,
-                          .views = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta, a->dq},
-                          .x = query_groups(l, n_tok),
-                          .y = l->n_kv});
+    kernel_run(s, &(kernel_call){.kernel = &kernel_back_attention_q,
+                                 .constants = &constant,
+                                 .n_constant = 1,
+                                 .args = &args,
+                                 .views = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta,
+                                           n_part > 1 ? a->parts.view : a->dq},
+                                 .x = query_groups(l, n_tok),
+                                 .y = l->n_kv,
+                                 .z = n_part});
+    if (n_part > 1)
+        op_sum_parts(s, a->parts.view, n_part, (uint64_t)n_tok * l->n_head * l->head_dim, a->dq,
+                     false);
 }
 
-/* A part for each query head of a group, to have enough to do at a time; then their sum. */
+/* Parts for each query head of a group, then their sum. */
 static void back_keys(kernel_steps *s, const layer_config *l, const back_attention_op *a,
                       uint32_t n_tok, bool values) {
-    const uint32_t n_part = l->n_head / l->n_kv;
+    const uint32_t n_part = count_parts(l, a, n_tok) * (l->n_head / l->n_kv);
     const gpu_constant constants[] = {wide(l), {.name = "VALUES", .value = values}};
     const back_attention_kv_args args = {.n_tok = n_tok,
                                          .n_head = l->n_head,
                                          .n_kv = l->n_kv,
                                          .head_dim = l->head_dim,
                                          .window = l->window};
-    kernel_run(
-        s, &(kernel_call){.kernel = &kernel_back_attention_kv,
-                          .constants = constants,
-                          .n_constant = COUNT(constants),
-                          .args = &args,
-                          .views = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta, a->parts},
-                          .x = div_up(n_tok, OWN_ROWS),
-                          .y = l->n_kv,
-                          .z = n_part});
-    op_sum_parts(s, a->parts, n_part, (uint64_t)n_tok * l->n_kv * l->head_dim,
+    kernel_run(s, &(kernel_call){.kernel = &kernel_back_attention_kv,
+                                 .constants = constants,
+                                 .n_constant = COUNT(constants),
+                                 .args = &args,
+                                 .views = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta,
+                                           a->parts.view},
+                                 .x = div_up(n_tok, OWN_ROWS),
+                                 .y = l->n_kv,
+                                 .z = n_part});
+    op_sum_parts(s, a->parts.view, n_part, (uint64_t)n_tok * l->n_kv * l->head_dim,
                  values ? a->dv : a->dk, true);
 }
 

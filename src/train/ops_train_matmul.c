@@ -9,24 +9,6 @@
 
 #define TILE 64u /* tokens and outputs of a workgroup, in lib/tile.wgsl */
 
-#define WANT_GROUPS 512u /* workgroups that keep a large device busy */
-#define MIN_TERMS   64u  /* of a part; a multiple of 32 */
-
-/* How a product of n_term terms is run. */
-typedef struct sum_cut {
-    uint32_t n_part, n_term; /* parts, and the terms of each */
-} sum_cut;
-
-static sum_cut cut_sums(parts_gpu room, uint32_t n_tok, uint32_t n_out, uint32_t n_term) {
-    const uint32_t groups = div_up(n_out, TILE) * div_up(n_tok, TILE);
-    const uint64_t made = (uint64_t)n_tok * n_out, fit = made % 4 ? 0 : room.n / made;
-    uint32_t n = min_u32(WANT_GROUPS / groups, n_term / MIN_TERMS);
-    n = fit < n ? (uint32_t)fit : n;
-    if (n < 2) return (sum_cut){1, n_term};
-    const uint32_t each = (uint32_t)round_up(div_up(n_term, n), 32);
-    return (sum_cut){div_up(n_term, each), each};
-}
-
 typedef struct back_call {
     uint32_t type, n_tok, n_row, n_col;
     gpu_view w, dout, din;
@@ -51,7 +33,7 @@ static void run_back(kernel_steps *s, const back_call *c, parts_gpu room) {
                       .kernel = &kernel_back_matmul,
                       .formats = {c->type},
                       .args = &args,
-                      .views = {c->dout, c->w, cut.n_part > 1 ? room.view : c->din},
+                      .views = {c->dout, c->w, cut.n_part > 1 ? room.view : c->din, c->dout},
                       .x = div_up(c->n_col, TILE),
                       .y = div_up(c->n_tok, TILE),
                       .z = cut.n_part,
@@ -123,14 +105,23 @@ void op_back_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float 
     run_back(s, &call, room);
 }
 
-void op_outer(kernel_steps *s, gpu_view a, uint32_t n_a, gpu_view b, uint32_t n_b, float scale,
-              gpu_view out, uint32_t n_tok, bool add) {
-    const outer_args args = {.n_tok = n_tok, .n_a = n_a, .n_b = n_b, .scale = scale, .add = add};
+void op_outer(kernel_steps *s, parts_gpu room, gpu_view a, uint32_t n_a, gpu_view b, uint32_t n_b,
+              float scale, gpu_view out, uint32_t n_tok, bool add) {
+    const sum_cut cut = cut_sums(room, n_a, n_b, n_tok);
+    const outer_args args = {.n_tok = n_tok,
+                             .n_a = n_a,
+                             .n_b = n_b,
+                             .scale = scale,
+                             .add = add && cut.n_part == 1,
+                             .n_term = cut.n_term};
     kernel_run(s, &(kernel_call){
                       .kernel = &kernel_outer,
+                      .formats = {QUANT_F32},
                       .args = &args,
-                      .views = {a, b, out},
+                      .views = {a, b, cut.n_part > 1 ? room.view : out, a},
                       .x = div_up(n_b, TILE),
                       .y = div_up(n_a, TILE),
+                      .z = cut.n_part,
                   });
+    if (cut.n_part > 1) op_sum_parts(s, room.view, cut.n_part, (uint64_t)n_a * n_b, out, add);
 }
