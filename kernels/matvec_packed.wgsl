@@ -1,36 +1,26 @@
-// include: lanes lora lora_own
+// include: lanes lora_rows
 // formats: A
 // matvec_packed: matvec for an input that is packed already (decode_ffn).
 //   out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; wA [n_row, n_col].
 //   x: 16-bit integers in groups of 16 (lib/dot64), elements 3 g .. 3 g + 2 of group g; n_col is a
 //   multiple of 64.
-// Grid: n_group = ceil(n_row * LANES / 256); LANES threads share a row. f32 sums. With ADAPTED, the
-// workgroups after these make u of what adapters add (lib/lora); otherwise lora is not touched.
+//   With U, what adapters add comes to it (lib/lora_rows, one target); their u is the sum of n_part
+//   parts that are behind x, from element part0 on (decode_ffn). Otherwise lora is not read.
+// Grid: ceil(n_row * LANES / 256); LANES threads share a row. f32 sums.
 // CPU twin: ref_matmul(), ref_lora().
 
 override LANES: u32 = 32;
-override ADAPTED: u32 = 0;
 
 struct Args {
     n_row: u32, n_col: u32, out0: u32, scale: f32,
-    n_group: u32, n_rank: u32, a0: u32
+    rank: u32, factors: u32, b0: u32, part0: u32,
+    n_part: u32
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> wA: array<WA>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
-@group(0) @binding(4) var<storage, read_write> lora: array<vec2<u32>>;
-
-fn signed_bytes(w: u32) -> vec4<f32> {
-    return vec4<f32>(bitcast<vec4<i32>>(vec4(w) << vec4(24u, 16u, 8u, 0u)) >> vec4(24u));
-}
-
-// Values 4 i .. 4 i + 3 of x, for adapters.
-fn input_value(i: u32) -> vec4<f32> {
-    let g = i / 4 * 3;
-    let q = signed_bytes(x[g][i % 4]) * 256.0 + signed_bytes(x[g + 1][i % 4]);
-    return q * bitcast<f32>(x[g + 2].x);
-}
+@group(0) @binding(4) var<storage, read> lora: array<vec4<u32>>;
 
 // Groups a, a + 1, b, b + 1 of x.
 fn packed_input(a: u32, b: u32) -> Input64 {
@@ -43,20 +33,52 @@ fn packed_input(a: u32, b: u32) -> Input64 {
                    vec4(p.x, q.x, r.x, s.x), vec4(p.y, q.y, r.y, s.y));
 }
 
+// Adds up the parts of u. Visible to all threads after the next barrier.
+fn sum_parts(g: Lora, lid: u32) {
+    for (var u0 = 0u; u0 < g.n; u0 += 1024 / SPREAD) {
+        let j = u0 + lid / SPREAD * 4;
+        let r = g.first + min(j, g.n - 4);
+        let at = args.part0 + r / 4 * args.n_part;
+        let factors = bitcast<vec4<f32>>(lora[g.factors + r / 4]);
+        var sum = vec4(0.0);
+        for (var i = lid % SPREAD; i < args.n_part; i += SPREAD) {
+            sum += bitcast<vec4<f32>>(x[at + i]);
+        }
+        let u = vec4(sum_of(sum.xy, SPREAD, lid), sum_of(sum.zw, SPREAD, lid)) * factors;
+        if (lid % SPREAD == 0 && j < g.n) { lora_u[j / 4] = u; }
+    }
+}
+
+// This thread's part of what adapters add to a row.
+fn added_row(group: Lora, row: u32, lid: u32) -> f32 {
+    var g = group;
+    var sum = 0.0;
+    while (g.first < g.rank) {
+        let ahead = lora_ahead(g, row, lid);
+        sum_parts(g, lid);
+        workgroupBarrier();
+        sum += lora_row(g, ahead, row, 0, lid);
+        workgroupBarrier();
+        g.first += g.n;
+        g.n = min(g.n, g.rank - min(g.first, g.rank));
+    }
+    return sum;
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
-    if (ADAPTED != 0 && wid.x >= args.n_group) {
-        lora_make(wid.x - args.n_group, lid);
-        return;
-    }
     let n_chunk = args.n_col / 64;
     let row = (wid.x * 256 + lid) / LANES;
-    let at = min(row, args.n_row - 1) * n_chunk;
-    var sum = 0.0;
+    let r = min(row, args.n_row - 1);
+    var sum = vec2(0.0); // of the matrix, of adapters
+    if (ADAPTED != 0) {
+        let g = Lora(args.factors, 0, args.b0, args.n_col, args.rank, 0, min(U, args.rank));
+        sum.y = added_row(g, args.out0 + r, lid);
+    }
     for (var c = lid % LANES; c < n_chunk; c += LANES) {
         let g = groups64A(c);
-        sum += dot64A(at + c, packed_input(g.x, g.y));
+        sum.x += dot64A(r * n_chunk + c, packed_input(g.x, g.y));
     }
-    sum = lanes_sum(vec2(sum, 0.0), lid).x;
-    if (lid % LANES == 0 && row < args.n_row) { out[args.out0 + row] = sum * args.scale; }
+    sum = lanes_sum(sum, lid);
+    if (lid % LANES == 0 && row < args.n_row) { out[args.out0 + row] = sum.x * args.scale + sum.y; }
 }
