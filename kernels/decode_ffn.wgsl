@@ -4,14 +4,13 @@
 //   act[row0 + r] = gelu(Wgate z)[r] * (Wup z)[r], r < n_row, as 16-bit integers in groups of 16
 //   (lib/dot64): elements 3 g, 3 g + 1, 3 g + 2 are high, low, and scale and sum. h goes to h_out.
 //   With U, gate z and up z have what adapters add (lib/lora_rows: n_col = n_embd, two targets of
-//   n_ff rows), and behind act, from element part0 on, are parts of the down rows' u, each of a
-//   block of rows: part [down_rank / 4, n_part] f32, four ranks an element, of
-//     sum_r Adown[k, row0 + r] act[row0 + r], the block's r; part0 says which is the first block's.
-//   Otherwise lora is not read.
+//   n_ff rows), and behind act are parts of the down rows' u, one of each workgroup:
+//   [down_rank / 2, n_part, 2] f32, two ranks side by side, two parts an element, from part0 on; of
+//     sum_r Adown[k, row0 + r] act[row0 + r], r of the workgroup. Otherwise lora is not read.
 //   wA gate [n_row, n_embd], wB up [n_row, n_embd].
 // Grid: any number of workgroups; each norms the stream for itself, then they take blocks of
 // 256 / LANES rows in turn; LANES threads share a row of each matrix; rows come in whole groups of
-// 16. With more ranks than U / 2 there is a workgroup for every block. z as 16-bit integers in
+// 16. With MORE there is a workgroup for every block. z as 16-bit integers in
 // groups of 16, the rest f32 (lib/input64); n_embd is a multiple of 64.
 // CPU twin: ref_rmsnorm(), ref_matmul(), ref_lora(), ref_geglu().
 
@@ -22,7 +21,7 @@ struct Args {
     scale: f32, w_post: u32, w_norm: u32, scale_gate: f32,
     scale_up: f32, n_ff: u32, rank: u32, factors: u32,
     a0: u32, b0: u32, down_rank: u32, down_a0: u32,
-    part0: u32, n_part: u32
+    part0: u32, n_part: u32, slot0: u32
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> base: array<vec4<f32>>;
@@ -37,6 +36,7 @@ struct Args {
 var<workgroup> values: array<f32, 32>; // of the workgroup's rows
 
 var<private> first_group: bool;
+var<private> part: f32; // of the down rows' u, this thread's
 
 // Values 4 i .. 4 i + 3 of the normed stream; the first workgroup writes the stream.
 fn input_value(i: u32) -> vec4<f32> {
@@ -61,15 +61,20 @@ struct Ahead { gate: vec4<u32>, up: vec4<u32>, down: vec4<u32> }
 fn ask_ahead(g: Lora, row0: u32, row: u32, lid: u32) -> Ahead {
     if (ADAPTED == 0) { return Ahead(); }
     let r = args.row0 + row;
-    return Ahead(lora_ahead(g, r, lid), lora_ahead(g, args.n_ff + r, lid),
-                 down_a(row0, lid / LANES, lid));
+    var down = vec4(0u);
+    if (lid / LANES < args.down_rank && lid % LANES < 32 / LANES) {
+        down = down_a(row0, lid / LANES, lid);
+    }
+    return Ahead(lora_ahead(g, r, lid), lora_ahead(g, args.n_ff + r, lid), down);
 }
 
 // This thread's part of what adapters add to a gate and an up row.
 fn added_rows(g: Lora, ahead: Ahead, row: u32, lid: u32) -> vec2<f32> {
     let rows = vec2(args.row0 + row, args.n_ff + args.row0 + row);
-    return vec2(lora_row(g, ahead.gate, rows.x, 0, lid), lora_row(g, ahead.up, rows.y, g.n, lid)) +
-           lora_rest(g, 2, rows, lid);
+    var sum = vec2(lora_row(g, ahead.gate, rows.x, 0, lid),
+                   lora_row(g, ahead.up, rows.y, g.n, lid));
+    if (MORE != 0) { sum += lora_rest(g, 2, rows, lid); }
+    return sum;
 }
 
 fn values4(i: u32) -> vec4<f32> {
@@ -91,8 +96,9 @@ fn down_a(row0: u32, r: u32, lid: u32) -> vec4<u32> {
     return lora[args.down_a0 + r * (args.n_ff / 8) + (args.row0 + row0) / 8 + lid % LANES];
 }
 
-// The block's parts of the down rows' u.
-fn put_parts(row0: u32, ahead: vec4<u32>, lid: u32) {
+// Adds the block's part of the down rows' u to the workgroup's, which the last block writes. The
+// first ranks wait in `part`, others where they belong.
+fn put_parts(row0: u32, step: u32, ahead: vec4<u32>, slot: u32, lid: u32) {
     let rows = 256 / LANES; // of the block; eight for each of some threads
     let i = lid % LANES;
     for (var r0 = 0u; r0 < args.down_rank; r0 += rows) {
@@ -103,9 +109,17 @@ fn put_parts(row0: u32, ahead: vec4<u32>, lid: u32) {
             if (r0 > 0) { a = down_a(row0, r, lid); }
             sum = lora_dot(a, values4(8 * i), values4(8 * i + 4));
         }
+        if (r0 == 0) {
+            part += sum;
+            sum = part;
+            if (row0 + step < args.n_row) { continue; }
+        }
         sum = lanes_sum(vec2(sum, 0.0), lid).x;
         if (i == 0 && r < args.down_rank) {
-            act[args.part0 + r / 4 * args.n_part + row0 / rows][r % 4] = bitcast<u32>(sum);
+            let at = args.part0 + r / 2 * ((args.n_part + 1) / 2) + slot / 2;
+            let k = slot % 2 * 2 + r % 2;
+            if (r0 > 0 && row0 >= step) { sum += bitcast<f32>(act[at][k]); }
+            act[at][k] = bitcast<u32>(sum);
         }
     }
 }
@@ -123,18 +137,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
     let whole = n_chunk <= INPUT_CHUNKS; // the input stays for all rows
     if (whole) {
         input_stage(0, n_chunk, lid);
-        if (ADAPTED != 0) {
-            lora_make(added, 2 * added.n, 0, n_chunk, lid);
-            workgroupBarrier();
-        }
+        if (ADAPTED != 0) { lora_make(added, 2 * added.n, 0, n_chunk, lid); }
     }
-    for (var row0 = wid.x * rows; row0 < args.n_row; row0 += n_wg.x * rows) {
+    let step = n_wg.x * rows;
+    for (var row0 = wid.x * rows; row0 < args.n_row; row0 += step) {
         let row = min(row0 + lid / LANES, args.n_row - 1);
         let at = row * n_chunk;
         let ahead = ask_ahead(added, row0, row, lid);
         var sum = vec2(0.0);
         if (whole) {
             sum = dot_rows(at, n_chunk, lid);
+            if (ADAPTED != 0) { workgroupBarrier(); } // u is there
         } else {
             for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
                 let n = min(INPUT_CHUNKS, n_chunk - c0);
@@ -150,7 +163,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) n_wg: ve
         if (lid % LANES == 0) { values[lid / LANES] = gelu(sum.x) * sum.y; }
         workgroupBarrier();
         if (lid < rows / 16) { pack(row0 + lid * 16, lid * 16); }
-        if (ADAPTED != 0) { put_parts(row0, ahead.down, lid); }
+        if (ADAPTED != 0) {
+            put_parts(row0, step, ahead.down, args.slot0 + wid.x, lid);
+        }
         workgroupBarrier();
     }
 }

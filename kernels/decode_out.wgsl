@@ -64,7 +64,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         workgroupBarrier();
     }
     if (ADAPTED != 0) {
-        sum.y = lora_row(added, ahead, r, 0, lid) + lora_rest(added, 1, vec2(r), lid).x;
+        sum.y = lora_row(added, ahead, r, 0, lid);
+        if (MORE != 0) { sum.y += lora_rest(added, 1, vec2(r), lid).x; }
     }
     sum = lanes_sum(sum, lid);
     if (lid % LANES == 0 && row < args.n_row) { out[args.out0 + row] = sum.x * args.scale + sum.y; }

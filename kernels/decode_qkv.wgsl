@@ -76,8 +76,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         workgroupBarrier();
     }
     if (ADAPTED != 0) {
-        sum.y = lora_row(added, ahead, args.q0 + row, 0, lid) +
-                lora_rest(added, 1, vec2(args.q0 + row), lid).x;
+        sum.y = lora_row(added, ahead, args.q0 + row, 0, lid);
+        if (MORE != 0) { sum.y += lora_rest(added, 1, vec2(args.q0 + row), lid).x; }
     }
     sum = lanes_sum(sum, lid);
     var scale = args.scale_v;

@@ -33,36 +33,37 @@ fn packed_input(a: u32, b: u32) -> Input64 {
                    vec4(p.x, q.x, r.x, s.x), vec4(p.y, q.y, r.y, s.y));
 }
 
-// Adds up the parts of u. Visible to all threads after the next barrier.
-fn sum_parts(g: Lora, lid: u32) {
-    for (var u0 = 0u; u0 < g.n; u0 += 1024 / SPREAD) {
-        let j = u0 + lid / SPREAD * 4;
-        let r = g.first + min(j, g.n - 4);
-        let at = args.part0 + r / 4 * args.n_part;
-        let factors = bitcast<vec4<f32>>(lora[g.factors + r / 4]);
-        var sum = vec4(0.0);
-        for (var i = lid % SPREAD; i < args.n_part; i += SPREAD) {
-            sum += bitcast<vec4<f32>>(x[at + i]);
+// This thread's share of two values of u, from rank r on.
+fn gather(r: u32, lid: u32) -> vec2<f32> {
+    let n = (args.n_part + 1) / 2; // elements: two parts each
+    let at = args.part0 + r / 2 * n;
+    var sum = vec2(0.0);
+    for (var i = lid % SPREAD; i < n; i += 4 * SPREAD) { // four at a time, in flight
+        for (var k = 0u; k < 4; k++) {
+            let j = i + k * SPREAD;
+            let v = bitcast<vec4<f32>>(x[at + min(j, n - 1)]);
+            sum += select(vec2(0.0), v.xy, j < n) +
+                   select(vec2(0.0), v.zw, 2 * j + 1 < args.n_part);
         }
-        let u = vec4(sum_of(sum.xy, SPREAD, lid), sum_of(sum.zw, SPREAD, lid)) * factors;
-        if (lid % SPREAD == 0 && j < g.n) { lora_u[j / 4] = u; }
-    }
-}
-
-// This thread's part of what adapters add to a row.
-fn added_row(group: Lora, row: u32, lid: u32) -> f32 {
-    var g = group;
-    var sum = 0.0;
-    while (g.first < g.rank) {
-        let ahead = lora_ahead(g, row, lid);
-        sum_parts(g, lid);
-        workgroupBarrier();
-        sum += lora_row(g, ahead, row, 0, lid);
-        workgroupBarrier();
-        g.first += g.n;
-        g.n = min(g.n, g.rank - min(g.first, g.rank));
     }
     return sum;
+}
+
+// The first of two of the n values of u, for each SPREAD threads.
+fn rank_of(g: Lora, u0: u32, lid: u32) -> u32 {
+    return g.first + min(u0 + lid / SPREAD * 2, g.n - 2);
+}
+
+// Makes the n values of u; `own` is what this thread gathered for the first of them.
+fn make_u(g: Lora, own: vec2<f32>, lid: u32) {
+    var part = own;
+    for (var u0 = 0u; u0 < g.n; u0 += 512 / SPREAD) {
+        let r = rank_of(g, u0, lid);
+        if (u0 > 0) { part = gather(r, lid); }
+        let u = sum_of(part, SPREAD, lid) * lora_factors(g, r);
+        if (lid % SPREAD == 0 && u0 + lid / SPREAD * 2 < g.n) { lora_u[(r - g.first) / 2] = u; }
+    }
+    workgroupBarrier();
 }
 
 @compute @workgroup_size(256)
@@ -70,14 +71,29 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let n_chunk = args.n_col / 64;
     let row = (wid.x * 256 + lid) / LANES;
     let r = min(row, args.n_row - 1);
-    var sum = vec2(0.0); // of the matrix, of adapters
+    let b_row = args.out0 + r;
+    var g = Lora(args.factors, 0, args.b0, args.n_col, args.rank, 0, min(U, args.rank));
+    var own = vec2(0.0);
+    var ahead = vec4(0u);
     if (ADAPTED != 0) {
-        let g = Lora(args.factors, 0, args.b0, args.n_col, args.rank, 0, min(U, args.rank));
-        sum.y = added_row(g, args.out0 + r, lid);
+        ahead = lora_ahead(g, b_row, lid);
+        own = gather(rank_of(g, 0, lid), lid);
     }
+    var sum = vec2(0.0); // of the matrix, of adapters
     for (var c = lid % LANES; c < n_chunk; c += LANES) {
-        let g = groups64A(c);
-        sum.x += dot64A(r * n_chunk + c, packed_input(g.x, g.y));
+        let groups = groups64A(c);
+        sum.x += dot64A(r * n_chunk + c, packed_input(groups.x, groups.y));
+    }
+    if (ADAPTED != 0) {
+        make_u(g, own, lid);
+        sum.y = lora_row(g, ahead, b_row, 0, lid);
+    }
+    while (MORE != 0 && g.first + g.n < g.rank) {
+        g.first += g.n;
+        g.n = min(g.n, g.rank - g.first);
+        workgroupBarrier();
+        make_u(g, gather(rank_of(g, 0, lid), lid), lid);
+        sum.y += lora_row(g, lora_ahead(g, b_row, lid), b_row, 0, lid);
     }
     sum = lanes_sum(sum, lid);
     if (lid % LANES == 0 && row < args.n_row) { out[args.out0 + row] = sum.x * args.scale + sum.y; }

@@ -10,7 +10,7 @@ static void run_adapted(kernel_call call, const lora_group *g, uint32_t n_target
                         uint32_t input) {
     const uint32_t n_u = g ? min_u32(max_u32(n_target * g->rank, 8), 64) : 0;
     const gpu_constant constants[] = {
-        {"LANES", lanes}, {"U", n_u}, {"SPREAD", n_u > 16 ? 32 : 128}, {"INPUT", input}};
+        {"LANES", lanes}, {"U", n_u}, {"MORE", g && n_target * g->rank > n_u}, {"INPUT", input}};
     call.constants = constants;
     call.n_constant = input ? 4 : 3;
     begin();
@@ -128,17 +128,28 @@ static uint32_t *pack_input(float *x, uint32_t n) {
     return packed;
 }
 
+/* Floats of n_part parts of u, and their sum for a rank. */
+static uint32_t part_values(const lora_group *g, uint32_t n_part) {
+    return g->rank * (n_part + n_part % 2);
+}
+
+static float sum_parts(const float *parts, uint32_t n_part, uint32_t r) {
+    const float *of = parts + (size_t)(r / 2) * 2 * (n_part + n_part % 2) + r % 2;
+    float sum = 0;
+    for (uint32_t i = 0; i < n_part; i++) sum += of[2 * i];
+    return sum;
+}
+
 /* Parts of u behind the n words of a packed input, so that it is random; want += B u. */
 static uint32_t *pack_parts(const group_data *d, uint32_t *packed, uint32_t n, uint32_t n_part,
                             float *want) {
     const lora_pair *p = &d->pairs[0];
-    uint32_t *all = kt_take(n + n_part * d->g.rank, 4);
-    float *parts = values((size_t)n_part * d->g.rank), *u = kt_take(d->g.rank, 4);
+    const uint32_t n_value = part_values(&d->g, n_part);
+    uint32_t *all = kt_take(n + n_value, 4);
+    float *parts = values(n_value), *u = kt_take(d->g.rank, 4);
     memcpy(all, packed, n * 4);
-    memcpy(all + n, parts, n_part * d->g.rank * 4);
-    for (uint32_t r = 0; r < p->rank; r++)
-        for (uint32_t i = 0; i < n_part; i++)
-            u[r] += p->scale * parts[4 * (r / 4 * n_part + i) + r % 4];
+    memcpy(all + n, parts, n_value * 4);
+    for (uint32_t r = 0; r < p->rank; r++) u[r] = p->scale * sum_parts(parts, n_part, r);
     for (uint32_t i = 0; i < p->n_row; i++) want[i] += ref_dot(p->b + i * p->rank, u, p->rank);
     return all;
 }
@@ -148,11 +159,11 @@ static void one_packed(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t l
     weight *w = matrix(type, n_row, n_col, rows_a_tile);
     float *x = values(n_col), *want = kt_take(n_row, 4);
     const group_data d = adapters(rank, 64, &n_row, 1);
-    const uint32_t n_part = n_col / 32, n_word = n_col * 3 / 4;
+    const uint32_t n_part = n_col / 32 - 1, n_word = n_col * 3 / 4;
     uint32_t *packed = pack_input(x, n_col);
     ref_matmul(w, 0, x, 1, want);
     if (rank) packed = pack_parts(&d, packed, n_word, n_part, want);
-    const gpu_view in = kt_in(packed, (n_word + n_part * d.g.rank) * 4);
+    const gpu_view in = kt_in(packed, (n_word + part_values(&d.g, n_part)) * 4);
     const kt_output out = kt_out(n_row * 4);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *t = &w->tiles[i];
@@ -424,12 +435,15 @@ typedef struct ffn_added {
     gpu_view store;         /* both */
 } ffn_added;
 
+static uint32_t ffn_groups(const ffn_case *c, const weight_tile *tile) {
+    return c->groups ? c->groups : div_up(tile->n_row, 256 / c->lanes);
+}
+
 static ffn_added make_ffn_added(const ffn_case *c, const weight *gate) {
     const uint32_t n_rows[] = {c->n_row, c->n_row}, n_out = 16;
     ffn_added f = {.in = adapters(c->rank, c->n_embd, n_rows, 2), .part0 = c->n_row / 16 * 3};
     f.store = f.in.store;
-    for (uint32_t i = 0; i < gate->n_tile; i++)
-        f.n_part += div_up(gate->tiles[i].n_row, 256 / c->lanes);
+    for (uint32_t i = 0; i < gate->n_tile; i++) f.n_part += ffn_groups(c, &gate->tiles[i]);
     if (!c->down) return f;
     f.down = make_group(c->down, c->n_row, &n_out, 1, (uint32_t)round_up(f.in.n_word, 4), false);
     memcpy(f.down.words, f.in.words, f.in.n_word * 4);
@@ -439,10 +453,10 @@ static ffn_added make_ffn_added(const ffn_case *c, const weight *gate) {
 
 static void run_ffn(const ffn_case *c, const weight *gate, const weight *up, const stream_data *s,
                     const ffn_added *f, gpu_view act) {
-    uint32_t part0 = f->part0;
+    uint32_t slot0 = 0;
     for (uint32_t i = 0; i < gate->n_tile; i++) {
         const weight_tile *t = &gate->tiles[i];
-        const uint32_t n_block = div_up(t->n_row, 256 / c->lanes);
+        const uint32_t n_group = ffn_groups(c, t);
         const decode_ffn_args args = {.n_embd = c->n_embd,
                                       .n_row = t->n_row,
                                       .row0 = t->row0,
@@ -459,16 +473,17 @@ static void run_ffn(const ffn_case *c, const weight *gate, const weight *up, con
                                       .b0 = f->in.g.b0 / 4,
                                       .down_rank = f->down.g.rank,
                                       .down_a0 = f->down.g.a0 / 4,
-                                      .part0 = part0,
-                                      .n_part = f->n_part};
+                                      .part0 = f->part0,
+                                      .n_part = f->n_part,
+                                      .slot0 = slot0};
         run_adapted((kernel_call){.kernel = &kernel_decode_ffn,
                                   .formats = {c->types[0], c->types[1]},
                                   .args = &args,
                                   .views = {s->base, s->update, s->vectors, whole(t->buffer),
                                             whole(up->tiles[i].buffer), s->out.view, act, f->store},
-                                  .x = c->groups ? c->groups : n_block},
+                                  .x = n_group},
                     c->rank || c->down ? &f->in.g : NULL, 2, c->lanes, c->input);
-        part0 += n_block;
+        slot0 += n_group;
     }
 }
 
@@ -479,8 +494,7 @@ static void check_parts(const ffn_added *f, const float *parts, const float *act
     float *want = kt_take(g->rank, 4), *got = kt_take(g->rank, 4);
     for (uint32_t r = 0; r < g->rank; r++) {
         if (r < p->rank) want[r] = ref_dot(p->a + (size_t)r * g->n_col, act, g->n_col);
-        for (uint32_t i = 0; i < f->n_part; i++)
-            got[r] += parts[4 * (r / 4 * f->n_part + i) + r % 4];
+        got[r] = sum_parts(parts, f->n_part, r);
     }
     kt_compare("decode_ffn: parts of u", got, want, g->rank, KT_F32);
 }
@@ -496,7 +510,7 @@ static void one_ffn(ffn_case c) {
     ref_matmul(up, 0, s.normed, 1, b);
     if (c.rank) add_reference(&f.in, s.normed, 1, want);
     ref_geglu(want, b, c.n_row, want);
-    const kt_output act = kt_out(c.n_row * 3 + f.n_part * f.down.g.rank * 4);
+    const kt_output act = kt_out(c.n_row * 3 + part_values(&f.down.g, f.n_part) * 4);
     run_ffn(&c, gate, up, &s, &f, act.view);
     const uint32_t *got = fetch(act);
     kt_compare("decode_ffn", unpack_act(got, c.n_row), want, c.n_row, KT_F32);

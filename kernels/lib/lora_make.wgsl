@@ -11,17 +11,21 @@ fn lora_keep(i: u32, v: vec4<f32>) -> vec4<f32> {
     return v;
 }
 
-// Element `at` of four rows of A.
-fn lora_four(at: u32, width: u32) -> array<vec4<u32>, 4> {
-    return array(lora[at], lora[at + width], lora[at + 2 * width], lora[at + 3 * width]);
-}
+override RANKS: u32 = select(4u, 2u, U <= 16u); // that a thread works on at a time
 
-// These times element i of the input.
-fn lora_times(a: array<vec4<u32>, 4>, i: u32) -> vec4<f32> {
-    let x = lora_x[i];
-    let y = lora_x[INPUT / 8 + i];
-    return vec4(lora_dot(a[0], x, y), lora_dot(a[1], x, y), lora_dot(a[2], x, y),
-                lora_dot(a[3], x, y));
+// Element i of rows of A that begin at `at` and at + width, and i + SPREAD: times the input's, of
+// which there are `end`.
+fn lora_times(at: u32, width: u32, i: u32, end: u32) -> vec2<f32> {
+    let j = min(i, end - 1);
+    let k = min(i + SPREAD, end - 1);
+    let a = lora[at + j];
+    let b = lora[at + width + j];
+    let c = lora[at + k];
+    let d = lora[at + width + k];
+    let x = array(lora_x[j], lora_x[INPUT / 8 + j], lora_x[k], lora_x[INPUT / 8 + k]);
+    return select(vec2(0.0), vec2(lora_dot(a, x[0], x[1]), lora_dot(b, x[0], x[1])), i < end) +
+           select(vec2(0.0), vec2(lora_dot(c, x[2], x[3]), lora_dot(d, x[2], x[3])),
+                  i + SPREAD < end);
 }
 
 // The n_chunk chunks of 64 that are staged, from c0 on, times A: the first ones make n_u values of
@@ -29,24 +33,35 @@ fn lora_times(a: array<vec4<u32>, 4>, i: u32) -> vec4<f32> {
 fn lora_make(g: Lora, n_u: u32, c0: u32, n_chunk: u32, lid: u32) {
     let width = g.n_col / 8;
     let end = 8 * n_chunk;
-    for (var u0 = 0u; u0 < n_u; u0 += 1024 / SPREAD) {
-        let j = u0 + lid / SPREAD * 4;
-        let k = min(j, n_u - 4);
+    for (var u0 = 0u; u0 < n_u; u0 += 256 / SPREAD * RANKS) {
+        let j = u0 + lid / SPREAD * RANKS;
+        let k = min(j, n_u - RANKS);
         let r = g.first + k / g.n * g.rank + k % g.n;
         let at = g.a + r * width + 8 * c0;
-        let factors = bitcast<vec4<f32>>(lora[g.factors + r / 4]);
+        let factors = array(lora_factors(g, r), lora_factors(g, r + RANKS - 2));
         var sum = vec4(0.0);
-        for (var i = lid % SPREAD; i < end; i += 2 * SPREAD) { // two at a time: loads in flight
-            let next = min(i + SPREAD, end - 1);
-            let a = lora_four(at + i, width);
-            let b = lora_four(at + next, width);
-            sum += lora_times(a, i);
-            if (i + SPREAD < end) { sum += lora_times(b, next); }
+        for (var i = lid % SPREAD; i < end; i += 8 / RANKS * SPREAD) { // eight loads in flight
+            if (RANKS == 4) {
+                sum += vec4(lora_times(at, width, i, end),
+                            lora_times(at + 2 * width, width, i, end));
+            } else {
+                sum += vec4(lora_times(at, width, i, end),
+                            lora_times(at, width, i + 2 * SPREAD, end));
+            }
         }
-        let u = vec4(sum_of(sum.xy, SPREAD, lid), sum_of(sum.zw, SPREAD, lid)) * factors;
-        if (lid % SPREAD == 0 && j < n_u) {
-            if (c0 == 0) { lora_u[j / 4] = u; } else { lora_u[j / 4] += u; }
+        if (RANKS == 4) {
+            lora_put(j + 2, n_u, c0, sum_of(sum.zw, SPREAD, lid) * factors[1], lid);
+        } else {
+            sum += sum.zwxy;
         }
+        lora_put(j, n_u, c0, sum_of(sum.xy, SPREAD, lid) * factors[0], lid);
+    }
+}
+
+// Two values of u, from j on.
+fn lora_put(j: u32, n_u: u32, c0: u32, u: vec2<f32>, lid: u32) {
+    if (lid % SPREAD == 0 && j < n_u) {
+        if (c0 == 0) { lora_u[j / 2] = u; } else { lora_u[j / 2] += u; }
     }
 }
 

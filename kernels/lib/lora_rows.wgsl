@@ -4,11 +4,13 @@
 // B [n_row, rank] f16 of the matrices (targets) that read the same input. `rank` of n_rank are a
 // target's, all adapters side by side; it is a multiple of 8.
 
-override U: u32 = 0;       // a multiple of 8; 0: without adapters
-override SPREAD: u32 = 32; // threads that share four values of u
+override U: u32 = 0;    // a multiple of 8; 0: without adapters
+override MORE: u32 = 0; // 1: there is more than that
 override ADAPTED: u32 = min(U, 1);
 
-var<workgroup> lora_u: array<vec4<f32>, U / 4 + 1>;
+const SPREAD = 32u; // threads that make values of u together
+
+var<workgroup> lora_u: array<vec2<f32>, U / 2 + 1>;
 
 struct Lora {
     factors: u32, a: u32, b: u32, // where these begin, in elements
@@ -23,9 +25,16 @@ fn lora_dot(w: vec4<u32>, a: vec4<f32>, b: vec4<f32>) -> f32 {
            dot(vec4(unpack2x16float(w.z), unpack2x16float(w.w)), b);
 }
 
+// The factors of ranks r and r + 1, r even.
+fn lora_factors(g: Lora, r: u32) -> vec2<f32> {
+    let f = bitcast<vec4<f32>>(lora[g.factors + r / 4]);
+    return select(f.xy, f.zw, r % 4 == 2);
+}
+
 // The first element of B that this thread (lib/lanes) needs for a row of the group, to be asked for
 // early: it comes from far away.
 fn lora_ahead(g: Lora, row: u32, lid: u32) -> vec4<u32> {
+    if (lid % LANES >= g.n / 8) { return vec4(0u); }
     return lora[g.b + (row * g.rank + g.first % g.rank) / 8 + lid % LANES];
 }
 
@@ -36,7 +45,8 @@ fn lora_row(g: Lora, ahead: vec4<u32>, row: u32, u0: u32, lid: u32) -> f32 {
     var sum = 0.0;
     for (var i = lid % LANES; i < g.n / 8; i += LANES) {
         if (i >= LANES) { b = lora[at + i]; }
-        sum += lora_dot(b, lora_u[u0 / 4 + 2 * i], lora_u[u0 / 4 + 2 * i + 1]);
+        let u = u0 / 2 + 4 * i;
+        sum += lora_dot(b, vec4(lora_u[u], lora_u[u + 1]), vec4(lora_u[u + 2], lora_u[u + 3]));
     }
     return sum;
 }

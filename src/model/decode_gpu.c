@@ -24,8 +24,9 @@
 #define MAX_GROUPS     1056u /* workgroups that share rows evenly among themselves */
 #define FEW_GROUPS     4u    /* the same on a GPU in software, which takes 1 to 3 ms to start one */
 #define MAX_LANES      128u
-#define ADAPTED_GROUPS 264u  /* the same for rows of which each makes u of adapters for itself */
+#define ADAPTED_GROUPS 192u  /* the same for rows that adapters are added to */
 #define WANT_GROUPS    256u  /* workgroups that keep a device busy */
+#define ADAPTED_WANT   96u   /* the same when each makes u of adapters */
 #define INPUT_REST     6400u /* bytes of workgroup memory beside it (lib/reduce4, lib/lanes) */
 #define MAX_U          512u  /* values of adapters' u in it */
 #define NONE           UINT32_MAX
@@ -38,17 +39,17 @@ typedef struct stream {
 } stream;
 
 /* How a matrix is shared out: LANES threads take a row, at most INPUT values at a time. With
- * adapters there are U values of their u, SPREAD threads to four of them. */
+ * adapters there is room for U values of their u; MORE: there are more. */
 typedef struct shape {
-    gpu_constant constants[4];
-    uint32_t rows; /* of a workgroup */
+    gpu_constant constants[4]; /* without adapters two */
+    uint32_t rows;             /* of a workgroup */
 } shape;
 
 /* Few threads a row (at most `most`) make the best use of memory, but many are needed to keep the
  * device busy when there are few rows. */
-static uint32_t lanes_for(uint32_t n_row, uint32_t n_col, uint32_t most) {
+static uint32_t lanes_for(uint32_t n_row, uint32_t n_col, uint32_t most, uint32_t want) {
     uint32_t lanes = 8;
-    while (lanes < most && lanes * 64 < n_col && n_row * lanes / 256 < WANT_GROUPS) lanes *= 2;
+    while (lanes < most && lanes * 64 < n_col && n_row * lanes / 256 < want) lanes *= 2;
     return lanes;
 }
 
@@ -60,21 +61,22 @@ static uint32_t input_for(const text_gpu *t, uint32_t n_col, uint32_t rest, uint
 }
 
 static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col, uint32_t most) {
-    const uint32_t lanes = lanes_for(n_row, n_col, most);
+    const uint32_t lanes = lanes_for(n_row, n_col, most, WANT_GROUPS);
     return (shape){{{"LANES", lanes}, {"INPUT", input_for(t, n_col, INPUT_REST, 5)}}, 256 / lanes};
 }
 
-/* The same for n_target matrices that adapters in g, or NULL, are added to. */
+/* The same for n_target matrices that adapters in g, or NULL, are added to: by fewer workgroups, as
+ * each makes u for itself, from an input that it has as plain numbers, too. */
 static shape adapted_shape(const text_gpu *t, const lora_group *g, uint32_t n_target,
                            uint32_t n_row, uint32_t n_col, uint32_t most) {
-    const uint32_t n_u = g ? min_u32(n_target * g->rank, MAX_U) : 0;
-    shape sh = shape_for(t, n_row, n_col, most);
-    uint32_t spread = 128;
-    while (spread > 32 && 1024 / spread < n_u) spread /= 2;
-    sh.constants[2] = (gpu_constant){"U", n_u};
-    sh.constants[3] = (gpu_constant){"SPREAD", spread};
-    if (g) sh.constants[1].value = input_for(t, n_col, INPUT_REST + 32 + 4 * n_u, 13);
-    return sh;
+    if (!g) return shape_for(t, n_row, n_col, most);
+    const uint32_t lanes = lanes_for(n_row, n_col, most, ADAPTED_WANT);
+    const uint32_t n_u = min_u32(n_target * g->rank, MAX_U);
+    return (shape){{{"LANES", lanes},
+                    {"INPUT", input_for(t, n_col, INPUT_REST + 32 + 4 * n_u, 13)},
+                    {"U", n_u},
+                    {"MORE", n_target * g->rank > MAX_U}},
+                   256 / lanes};
 }
 
 /* The stage that writes h into the other x has taken the update. */
@@ -143,7 +145,7 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, const stream *st)
             s, &(kernel_call){.kernel = &kernel_decode_qkv,
                               .formats = {w->q.type, k->type, v->type},
                               .constants = sh.constants,
-                              .n_constant = 4,
+                              .n_constant = added ? 4 : 2,
                               .args = &args,
                               .views = {whole(t->x[t->x_at]), whole(st->update),
                                         whole(t->model->weights.vector_buffer), whole(q->buffer),
@@ -219,7 +221,7 @@ static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_s
             s, &(kernel_call){.kernel = &kernel_decode_out,
                               .formats = {w->type},
                               .constants = sh.constants,
-                              .n_constant = 4,
+                              .n_constant = added ? 4 : 2,
                               .args = &args,
                               .views = {whole(t->attn), whole(t->attn_stat), whole(tile->buffer),
                                         whole(t->attn_out), whole(g->buffer)},
@@ -237,6 +239,14 @@ typedef struct ffn_added {
     shape shape;            /* of the gate and up rows */
 } ffn_added;
 
+/* Workgroups for the rows of a tile: each makes u of adapters for itself, and more than MAX_U values
+ * of it for one block of rows only. */
+static uint32_t ffn_groups(const text_gpu *t, const ffn_added *f, const weight_tile *tile) {
+    const uint32_t n_block = div_up(tile->n_row, f->shape.rows); /* rows in whole groups */
+    if (2 * f->in.rank > MAX_U) return n_block;
+    return min_u32(shared_by(t, n_block), f->any ? ADAPTED_GROUPS : MAX_GROUPS);
+}
+
 static ffn_added added_ffn(const text_gpu *t, uint32_t il) {
     const weight *gate = &t->model->weights.layers[il].gate;
     const lora_group *in = lora_gpu_at(t->lora, il, LORA_INPUT_FFN);
@@ -246,27 +256,18 @@ static ffn_added added_ffn(const text_gpu *t, uint32_t il) {
     f.in = in ? *in : none;
     f.down = down ? *down : none;
     f.shape = adapted_shape(t, in ? in : down, 2, gate->n_row, gate->n_col, 16);
-    for (uint32_t i = 0; i < gate->n_tile; i++)
-        f.n_part += div_up(gate->tiles[i].n_row, f.shape.rows);
+    for (uint32_t i = 0; i < gate->n_tile; i++) f.n_part += ffn_groups(t, &f, &gate->tiles[i]);
     return f;
-}
-
-/* Workgroups for that many blocks of gate and up rows: each makes u of adapters for itself, and
- * more than MAX_U values of it for one block only. */
-static uint32_t ffn_groups(const text_gpu *t, const ffn_added *f, uint32_t n_block) {
-    if (!f->any) return shared_by(t, n_block);
-    if (2 * f->in.rank > MAX_U) return n_block;
-    return min_u32(shared_by(t, n_block), ADAPTED_GROUPS);
 }
 
 /* act = gelu(gate z) * (up z). The two are cut into the same tiles: same shape, and for a model
  * that needs tiles at all, same format (checked by text_gpu_create). */
 static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st, const ffn_added *f) {
     const layer_weights *w = &t->model->weights.layers[il];
-    uint32_t part0 = f->part0;
+    uint32_t slot0 = 0;
     for (uint32_t i = 0; i < w->gate.n_tile; i++) {
         const weight_tile *gate = &w->gate.tiles[i], *up = &w->up.tiles[i];
-        const uint32_t n_block = div_up(gate->n_row, f->shape.rows); /* rows in whole groups */
+        const uint32_t n_group = ffn_groups(t, f, gate);
         decode_ffn_args args = {.n_embd = w->gate.n_col,
                                 .n_row = gate->n_row,
                                 .row0 = gate->row0,
@@ -283,20 +284,21 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st, con
                                 .b0 = f->in.b0 / 4,
                                 .down_rank = f->down.rank,
                                 .down_a0 = f->down.a0 / 4,
-                                .part0 = part0,
-                                .n_part = f->n_part};
+                                .part0 = f->part0,
+                                .n_part = f->n_part,
+                                .slot0 = slot0};
         kernel_run(s,
                    &(kernel_call){
                        .kernel = &kernel_decode_ffn,
                        .formats = {w->gate.type, w->up.type},
                        .constants = f->shape.constants,
-                       .n_constant = 4,
+                       .n_constant = f->any ? 4 : 2,
                        .args = &args,
                        .views = {t->h, whole(st->update), whole(t->model->weights.vector_buffer),
                                  whole(gate->buffer), whole(up->buffer), whole(t->x[1 - t->x_at]),
                                  whole(t->act), whole(f->in.rank ? f->in.buffer : f->down.buffer)},
-                       .x = ffn_groups(t, f, n_block)});
-        part0 += n_block;
+                       .x = n_group});
+        slot0 += n_group;
     }
     stream_taken(t, st);
 }
@@ -304,8 +306,9 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st, con
 static void run_down(text_gpu *t, kernel_steps *s, uint32_t il, const ffn_added *f) {
     const weight *w = &t->model->weights.layers[il].down;
     const lora_group *g = &f->down;
-    const shape sh = adapted_shape(t, g->rank ? g : NULL, 1, w->n_row, w->n_col, MAX_LANES);
-    const gpu_constant constants[] = {sh.constants[0], sh.constants[2], sh.constants[3]};
+    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
+    const gpu_constant constants[] = {
+        sh.constants[0], {"U", min_u32(g->rank, MAX_U)}, {"MORE", g->rank > MAX_U}};
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
         matvec_packed_args args = {.n_row = tile->n_row,
@@ -320,7 +323,7 @@ static void run_down(text_gpu *t, kernel_steps *s, uint32_t il, const ffn_added 
         kernel_run(s, &(kernel_call){.kernel = &kernel_matvec_packed,
                                      .formats = {w->type},
                                      .constants = constants,
-                                     .n_constant = 3,
+                                     .n_constant = g->rank ? 3 : 1,
                                      .args = &args,
                                      .views = {whole(t->act), whole(tile->buffer),
                                                whole(t->ffn_out), whole(g->buffer)},

@@ -286,7 +286,7 @@ bool text_gpu_adapt(text_gpu *t, const lora_gpu *adapters, carat_error *err) {
     make_adapted(&mk, t, t->n_chunk);
     /* Behind one token's packed values in t->act is what makes u of the down rows (decode_ffn):
      * a part of each rank for every 16 values. */
-    mk.ok = mk.ok && reserve(t, lora_gpu_down(adapters) / 16 + 1, err);
+    mk.ok = mk.ok && reserve(t, lora_gpu_down(adapters) / 16 + 2, err);
     if (!mk.ok) t->lora = NULL;
     return mk.ok;
 }
