@@ -1,8 +1,10 @@
-// include: reduce4 stream input64 lanes gelu lora_rows lora_make
+// include: reduce4 stream input64 stage64 lanes gelu lora_rows lora_make
 // formats: A B
 // decode_ffn: fourth stage of a layer, one token. h = stream (lib/stream), z = rms(h) * w_norm,
 //   act[row0 + r] = gelu(Wgate z)[r] * (Wup z)[r], r < n_row, as 16-bit integers in groups of 16
-//   (lib/dot64): elements 3 g, 3 g + 1, 3 g + 2 are high, low, and scale and sum. h goes to h_out.
+//   (lib/dot64), laid out so that threads that work on neighbouring chunks of 64 read neighbouring
+//   elements: with n = ceil(n_ff / 64), high of group g is element g % 4 * n + g / 4, low the one
+//   4 n later, and scale and sum are half g % 2 of element 8 n + g / 2. h goes to h_out.
 //   With U, gate z and up z have what adapters add (lib/lora_rows: n_col = n_embd, two targets of
 //   n_ff rows), and behind act are parts of the down rows' u, one of each workgroup:
 //   [down_rank / 2, n_part, 2] f32, two ranks side by side, two parts an element, from part0 on; of
@@ -48,9 +50,11 @@ fn input_value(i: u32) -> vec4<f32> {
 // This thread's part of a gate and an up row, from chunk `at` on, times the n chunks staged.
 fn dot_rows(at: u32, n: u32, lid: u32) -> vec2<f32> {
     var sum = vec2(0.0);
-    for (var c = lid % LANES; c < n; c += LANES) {
-        sum += vec2(dot64A(at + c, input_get(groups64A(c))),
-                    dot64B(at + c, input_get(groups64B(c))));
+    for (var k = 0u; k < TURNS; k++) {
+        let c = turn_chunk(k, n, lid);
+        let part = vec2(dot64A(at + c, input_get(groups64A(c))),
+                        dot64B(at + c, input_get(groups64B(c))));
+        sum += select(vec2(0.0), part, turn_counts(k, n, lid));
     }
     return sum;
 }
@@ -85,10 +89,13 @@ fn values4(i: u32) -> vec4<f32> {
 fn pack(row: u32, i: u32) {
     if (row >= args.n_row) { return; }
     let x = input16(mat4x4<f32>(values4(i), values4(i + 4), values4(i + 8), values4(i + 12)));
-    let at = (args.row0 + row) / 16 * 3;
+    let g = (args.row0 + row) / 16;
+    let n = (args.n_ff + 63) / 64;
+    let at = g % 4 * n + g / 4;
     act[at] = x.high;
-    act[at + 1] = x.low;
-    act[at + 2] = vec4(bitcast<u32>(x.scale), bitcast<u32>(x.sum), 0, 0);
+    act[4 * n + at] = x.low;
+    act[8 * n + g / 2][g % 2 * 2] = bitcast<u32>(x.scale);
+    act[8 * n + g / 2][g % 2 * 2 + 1] = bitcast<u32>(x.sum);
 }
 
 // Eight values of rank r of the down rows' A, for row0 and the following rows, by thread.

@@ -1,11 +1,11 @@
-// include: input64 lanes lora_rows lora_make
+// include: input64 stage64 lanes lora_rows lora_make
 // formats: A
 // decode_out: third stage of a layer, one token. o = merge of the attention's splits,
 //   out[out0 + r] = scale * sum_c Wo[r, c] o[c] + what adapters add, with U (lib/lora_rows, one
 //   target); otherwise lora is not read.
 //   attn [n_split, n_head, head_dim] sums of exp(s - m) v, stat [n_split, n_head] (m, sum of exp):
 //   o = sum_s exp(m_s - m) attn_s / sum_s exp(m_s - m) l_s, m the largest m_s;
-//   n_split 0: attn is o already (decode_merge).
+//   n_split <= 4; 0: attn is o already (decode_merge). There are at most 256 heads.
 //   head_dim is a multiple of 16, n_col = n_head * head_dim of 64.
 // Grid: ceil(n_row * LANES / 256); LANES threads share a row. o as 16-bit integers in groups of 16,
 // the rest f32 (lib/input64).
@@ -25,27 +25,42 @@ struct Args {
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 @group(0) @binding(5) var<storage, read> lora: array<vec4<u32>>;
 
+var<workgroup> share: array<vec4<f32>, 256>; // of a head: factors on the sums of four splits
+
+// The four splits of a head; those that there are not have a sum of 0.
+fn splits(head: u32) -> array<vec2<f32>, 4> {
+    let n_head = args.n_col / args.head_dim;
+    let n = args.n_split;
+    let none = vec2(-1e30, 0.0);
+    return array(stat[head], select(none, stat[min(1, n - 1) * n_head + head], n > 1),
+                 select(none, stat[min(2, n - 1) * n_head + head], n > 2),
+                 select(none, stat[(n - 1) * n_head + head], n > 3));
+}
+
+fn splits_open(lid: u32) {
+    if (args.n_split > 0 && lid < args.n_col / args.head_dim) {
+        let s = splits(lid);
+        let most = max(max(s[0].x, s[1].x), max(s[2].x, s[3].x));
+        let f = exp(vec4(s[0].x, s[1].x, s[2].x, s[3].x) - most);
+        share[lid] = f / dot(f, vec4(s[0].y, s[1].y, s[2].y, s[3].y));
+    }
+    workgroupBarrier();
+}
+
 fn merged(i: u32) -> vec4<f32> { // values 4 i .. 4 i + 3 of o
     if (args.n_split == 0) { return attn[i]; }
-    let n_head = args.n_col / args.head_dim;
-    let head = i * 4 / args.head_dim;
-    var most = -1e30;
-    for (var s = 0u; s < args.n_split; s++) { most = max(most, stat[s * n_head + head].x); }
-    var sum = vec4(0.0);
-    var total = 0.0;
-    for (var s = 0u; s < args.n_split; s++) {
-        let split = stat[s * n_head + head];
-        let f = exp(split.x - most);
-        sum += attn[s * (args.n_col / 4) + i] * f;
-        total += split.y * f;
-    }
-    return sum / total;
+    let f = share[i * 4 / args.head_dim];
+    let n = args.n_col / 4;
+    let last = args.n_split - 1;
+    return attn[i] * f.x + attn[min(1, last) * n + i] * f.y + attn[min(2, last) * n + i] * f.z +
+           attn[last * n + i] * f.w;
 }
 
 fn input_value(i: u32) -> vec4<f32> { return lora_keep(i, merged(i)); }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    splits_open(lid);
     let n_chunk = args.n_col / 64;
     let row = (wid.x * 256 + lid) / LANES;
     let at = min(row, args.n_row - 1) * n_chunk;
@@ -58,8 +73,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let n = min(INPUT_CHUNKS, n_chunk - c0);
         input_stage(c0, n, lid);
         if (ADAPTED != 0) { lora_make(added, added.n, c0, n, lid); }
-        for (var c = lid % LANES; c < n; c += LANES) {
-            sum.x += dot64A(at + c0 + c, input_get(groups64A(c)));
+        for (var k = 0u; k < TURNS; k++) {
+            let c = turn_chunk(k, n, lid);
+            let part = dot64A(at + c0 + c, input_get(groups64A(c)));
+            sum.x += select(0.0, part, turn_counts(k, n, lid));
         }
         workgroupBarrier();
     }

@@ -1,4 +1,4 @@
-// include: reduce4 stream input64 lanes lora_rows lora_make
+// include: reduce4 stream input64 stage64 lanes lora_rows lora_make
 // formats: A B C
 // decode_qkv: first stage of a layer, one token. h = stream (lib/stream), n = rms(h) * w_norm,
 //   out = [Wq n, Wk n, Wv n], raw; h is behind them, from element h0 on. With U, the rows have what
@@ -59,18 +59,24 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         if (ADAPTED != 0) { lora_make(added, added.n, c0, n, lid); }
         if (first < args.n_q) {
             let at = row * n_chunk + c0;
-            for (var c = lid % LANES; c < n; c += LANES) {
-                sum.x += dot64A(at + c, input_get(groups64A(c)));
+            for (var k = 0u; k < TURNS; k++) {
+                let c = turn_chunk(k, n, lid);
+                let part = dot64A(at + c, input_get(groups64A(c)));
+                sum.x += select(0.0, part, turn_counts(k, n, lid));
             }
         } else if (first < args.n_q + args.n_k) {
             let at = (row - args.n_q) * n_chunk + c0;
-            for (var c = lid % LANES; c < n; c += LANES) {
-                sum.x += dot64B(at + c, input_get(groups64B(c)));
+            for (var k = 0u; k < TURNS; k++) {
+                let c = turn_chunk(k, n, lid);
+                let part = dot64B(at + c, input_get(groups64B(c)));
+                sum.x += select(0.0, part, turn_counts(k, n, lid));
             }
         } else {
             let at = (row - args.n_q - args.n_k) * n_chunk + c0;
-            for (var c = lid % LANES; c < n; c += LANES) {
-                sum.x += dot64C(at + c, input_get(groups64C(c)));
+            for (var k = 0u; k < TURNS; k++) {
+                let c = turn_chunk(k, n, lid);
+                let part = dot64C(at + c, input_get(groups64C(c)));
+                sum.x += select(0.0, part, turn_counts(k, n, lid));
             }
         }
         workgroupBarrier();

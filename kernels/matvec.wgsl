@@ -1,4 +1,4 @@
-// include: input64 lanes
+// include: input64 stage64 lanes
 // formats: A
 // matvec: out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; one token.
 //   x [n_col], wA [n_row, n_col]; n_col is a multiple of 64 (else matvec_plain).
@@ -19,8 +19,9 @@ fn input_value(i: u32) -> vec4<f32> { return x[i]; }
 // This thread's part of a row, from chunk `at` on, times the n chunks that are staged.
 fn dot_row(at: u32, n: u32, lid: u32) -> f32 {
     var sum = 0.0;
-    for (var c = lid % LANES; c < n; c += LANES) {
-        sum += dot64A(at + c, input_get(groups64A(c)));
+    for (var k = 0u; k < TURNS; k++) {
+        let c = turn_chunk(k, n, lid);
+        sum += select(0.0, dot64A(at + c, input_get(groups64A(c))), turn_counts(k, n, lid));
     }
     return sum;
 }

@@ -2,14 +2,15 @@
 // formats: A
 // matvec_packed: matvec for an input that is packed already (decode_ffn).
 //   out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; wA [n_row, n_col].
-//   x: 16-bit integers in groups of 16 (lib/dot64), elements 3 g .. 3 g + 2 of group g; n_col is a
-//   multiple of 64.
-//   With U, what adapters add comes to it (lib/lora_rows, one target); their u is the sum of n_part
-//   parts that are behind x, from element part0 on (decode_ffn). Otherwise lora is not read.
-// Grid: ceil(n_row * LANES / 256); LANES threads share a row. f32 sums.
+//   x: 16-bit integers in groups of 16, laid out as decode_ffn leaves them; n_col is a multiple of
+//   64. With U, what adapters add comes to it (lib/lora_rows, one target); their u is the sum of
+//   n_part parts that are behind x, from element part0 on (decode_ffn). Otherwise lora is not read.
+// Grid: ceil(n_row * LANES / 1024); LANES threads share four rows, so that what is read of x serves
+// all four, and take TURNS = ceil(n_col / 64 / LANES) chunks each. f32 sums.
 // CPU twin: ref_matmul(), ref_lora().
 
 override LANES: u32 = 32;
+override TURNS: u32 = 1;
 
 struct Args {
     n_row: u32, n_col: u32, out0: u32, scale: f32,
@@ -22,15 +23,20 @@ struct Args {
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<storage, read> lora: array<vec4<u32>>;
 
-// Groups a, a + 1, b, b + 1 of x.
+fn slot(g: u32) -> u32 { return g % 4 * (args.n_col / 64) + g / 4; }
+
+// Scale and sum of group g and the next, g even.
+fn scales(g: u32) -> vec4<f32> { return bitcast<vec4<f32>>(x[args.n_col / 8 + g / 2]); }
+
+// Groups a, a + 1, b, b + 1 of x, a and b even.
 fn packed_input(a: u32, b: u32) -> Input64 {
-    let p = bitcast<vec4<f32>>(x[3 * a + 2]);
-    let q = bitcast<vec4<f32>>(x[3 * a + 5]);
-    let r = bitcast<vec4<f32>>(x[3 * b + 2]);
-    let s = bitcast<vec4<f32>>(x[3 * b + 5]);
-    return Input64(array(x[3 * a], x[3 * a + 3], x[3 * b], x[3 * b + 3]),
-                   array(x[3 * a + 1], x[3 * a + 4], x[3 * b + 1], x[3 * b + 4]),
-                   vec4(p.x, q.x, r.x, s.x), vec4(p.y, q.y, r.y, s.y));
+    let at = vec4(slot(a), slot(a + 1), slot(b), slot(b + 1));
+    let low = at + args.n_col / 16;
+    let p = scales(a);
+    let q = scales(b);
+    return Input64(array(x[at.x], x[at.y], x[at.z], x[at.w]),
+                   array(x[low.x], x[low.y], x[low.z], x[low.w]),
+                   vec4(p.x, p.z, q.x, q.z), vec4(p.y, p.w, q.y, q.w));
 }
 
 // This thread's share of two values of u, from rank r on.
@@ -66,35 +72,48 @@ fn make_u(g: Lora, own: vec2<f32>, lid: u32) {
     workgroupBarrier();
 }
 
+// This thread's part of what adapters add to four rows, of the ranks of g; `own` as in make_u().
+fn added_rows(g: Lora, rows: vec4<u32>, own: vec2<f32>, lid: u32) -> vec4<f32> {
+    let a = lora_ahead(g, rows.x, lid);
+    let b = lora_ahead(g, rows.y, lid);
+    let c = lora_ahead(g, rows.z, lid);
+    let d = lora_ahead(g, rows.w, lid);
+    make_u(g, own, lid);
+    return vec4(lora_row(g, a, rows.x, 0, lid), lora_row(g, b, rows.y, 0, lid),
+                lora_row(g, c, rows.z, 0, lid), lora_row(g, d, rows.w, 0, lid));
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let n_chunk = args.n_col / 64;
-    let row = (wid.x * 256 + lid) / LANES;
-    let r = min(row, args.n_row - 1);
-    let b_row = args.out0 + r;
+    let row = (wid.x * 256 + lid) / LANES * 4;
+    let rows = min(vec4(row) + vec4(0u, 1u, 2u, 3u), vec4(args.n_row - 1));
+    let at = rows * n_chunk;
     var g = Lora(args.factors, 0, args.b0, args.n_col, args.rank, 0, min(U, args.rank));
     var own = vec2(0.0);
-    var ahead = vec4(0u);
-    if (ADAPTED != 0) {
-        ahead = lora_ahead(g, b_row, lid);
-        own = gather(rank_of(g, 0, lid), lid);
+    if (ADAPTED != 0) { own = gather(rank_of(g, 0, lid), lid); }
+    var sum = vec4(0.0);
+    for (var k = 0u; k < TURNS; k++) {
+        let c = k * LANES + lid % LANES;
+        let i = min(c, n_chunk - 1);
+        let groups = groups64A(i);
+        let in = packed_input(groups.x, groups.y);
+        let part = vec4(dot64A(at.x + i, in), dot64A(at.y + i, in), dot64A(at.z + i, in),
+                        dot64A(at.w + i, in));
+        sum += select(vec4(0.0), part, c < n_chunk);
     }
-    var sum = vec2(0.0); // of the matrix, of adapters
-    for (var c = lid % LANES; c < n_chunk; c += LANES) {
-        let groups = groups64A(c);
-        sum.x += dot64A(r * n_chunk + c, packed_input(groups.x, groups.y));
-    }
-    if (ADAPTED != 0) {
-        make_u(g, own, lid);
-        sum.y = lora_row(g, ahead, b_row, 0, lid);
-    }
+    sum *= args.scale;
+    if (ADAPTED != 0) { sum += added_rows(g, args.out0 + rows, own, lid); }
     while (MORE != 0 && g.first + g.n < g.rank) {
         g.first += g.n;
         g.n = min(g.n, g.rank - g.first);
         workgroupBarrier();
-        make_u(g, gather(rank_of(g, 0, lid), lid), lid);
-        sum.y += lora_row(g, lora_ahead(g, b_row, lid), b_row, 0, lid);
+        sum += added_rows(g, args.out0 + rows, gather(rank_of(g, 0, lid), lid), lid);
     }
-    sum = lanes_sum(sum, lid);
-    if (lid % LANES == 0 && row < args.n_row) { out[args.out0 + row] = sum.x * args.scale + sum.y; }
+    let first = lanes_sum(sum.xy, lid);
+    sum = vec4(first, lanes_sum(sum.zw, lid));
+    if (lid % LANES != 0) { return; }
+    for (var i = 0u; i < min(4, args.n_row - min(row, args.n_row)); i++) {
+        out[args.out0 + row + i] = sum[i];
+    }
 }

@@ -50,11 +50,18 @@ static inline void no_subgroups(void **state) {
 
 /* ---- one call ---- */
 
-/* Runs a call by itself; LANES and INPUT are its constants, left out where 0. */
-static inline void run_with(kernel_call call, uint32_t lanes, uint32_t input) {
-    const gpu_constant constants[] = {{"LANES", lanes}, {"INPUT", input}};
+/* The TURNS of a stage whose input of n_col values is staged `input` at a time. */
+static inline uint32_t turns_of(uint32_t lanes, uint32_t input, uint32_t n_col) {
+    return div_up(min_u32(input, n_col), 64 * lanes);
+}
+
+/* Runs a call by itself; LANES, INPUT and TURNS are its constants, left out where lanes or input
+ * is 0. */
+static inline void run_with(kernel_call call, uint32_t lanes, uint32_t input, uint32_t n_col) {
+    const gpu_constant constants[] = {
+        {"LANES", lanes}, {"INPUT", input}, {"TURNS", input ? turns_of(lanes, input, n_col) : 0}};
     if (lanes) call.constants = constants;
-    if (lanes) call.n_constant = input ? 2 : 1;
+    if (lanes) call.n_constant = input ? 3 : 1;
     begin();
     kernel_run(kt.steps, &call);
     end();

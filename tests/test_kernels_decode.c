@@ -7,12 +7,15 @@
 /* Runs a stage that can add what adapters do to n_target matrices; g NULL: without adapters. More
  * than 64 values of u find no room at a time. */
 static void run_adapted(kernel_call call, const lora_group *g, uint32_t n_target, uint32_t lanes,
-                        uint32_t input) {
+                        uint32_t input, uint32_t n_col) {
     const uint32_t n_u = g ? min_u32(max_u32(n_target * g->rank, 8), 64) : 0;
-    const gpu_constant constants[] = {
-        {"LANES", lanes}, {"U", n_u}, {"MORE", g && n_target * g->rank > n_u}, {"INPUT", input}};
+    const gpu_constant constants[] = {{"LANES", lanes},
+                                      {"TURNS", turns_of(lanes, input ? input : n_col, n_col)},
+                                      {"U", n_u},
+                                      {"MORE", g && n_target * g->rank > n_u},
+                                      {"INPUT", input}};
     call.constants = constants;
-    call.n_constant = input ? 4 : 3;
+    call.n_constant = input ? 5 : 4;
     begin();
     kernel_run(kt.steps, &call);
     end();
@@ -49,7 +52,7 @@ static void one_matvec(matvec_case c) {
                                .args = &args,
                                .views = {in, whole(t->buffer), out.view},
                                .x = c.groups ? c.groups : div_up(t->n_row, 256 / c.lanes)},
-                 c.lanes, c.input);
+                 c.lanes, c.input, c.n_col);
     }
     char what[64];
     snprintf(what, sizeof what, "matvec %s %u x %u", quant_find(c.type)->name, c.n_row, c.n_col);
@@ -64,8 +67,9 @@ static void test_matvec(void **state) {
         one_matvec((matvec_case){QUANT_Q4_K, rows[i], 256, 8, 256, 100, 0});
         one_matvec((matvec_case){QUANT_Q4_K, rows[i], 1280, 8, 256, 100, 1 + i % 2});
     }
-    one_matvec((matvec_case){QUANT_Q4_K, 9, 512, 8, 256, 1, 0});  /* a row at a time */
-    one_matvec((matvec_case){QUANT_F32, 5, 64, 128, 64, 100, 0}); /* more lanes than chunks */
+    one_matvec((matvec_case){QUANT_Q4_K, 33, 1280, 8, 1280, 100, 0}); /* three turns */
+    one_matvec((matvec_case){QUANT_Q4_K, 9, 512, 8, 256, 1, 0});      /* a row at a time */
+    one_matvec((matvec_case){QUANT_F32, 5, 64, 128, 64, 100, 0});     /* more lanes than chunks */
     one_matvec((matvec_case){QUANT_F32, 7, 64 * 131, 128, 64 * 64, 4, 1});
     one_matvec((matvec_case){QUANT_BF16, 17, 448, 16, 256, 16, 1});
     one_matvec((matvec_case){QUANT_Q5_0, 33, 320, 32, 320, 11, 0}); /* pairs with an odd end */
@@ -90,7 +94,7 @@ static void one_plain(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t la
                                .args = &args,
                                .views = {in, whole(t->buffer), out.view},
                                .x = div_up(t->n_row * lanes, 256)},
-                 lanes, 0);
+                 lanes, 0, n_col);
     }
     kt_compare("matvec_plain", fetch(out), want, n_row, KT_F32);
     kt_reset();
@@ -106,24 +110,36 @@ static void test_matvec_plain(void **state) {
     one_plain(QUANT_Q5_0, 65, 32, 32, 32);
 }
 
-/* x [n] as decode_ffn leaves it: groups of 16 as 16-bit integers, three elements of four words
- * each. x becomes what the integers stand for. */
+/* Words of n values as decode_ffn leaves them. */
+static uint32_t packed_words(uint32_t n) { return div_up(n, 64) * 40; }
+
+/* Where group g of n values is: four words of high bytes, four of low ones, scale and sum. */
+typedef struct packed_group {
+    uint32_t high, low, scale;
+} packed_group;
+
+static packed_group group_at(uint32_t g, uint32_t n) {
+    const uint32_t n_chunk = div_up(n, 64), at = g % 4 * n_chunk + g / 4;
+    return (packed_group){4 * at, 4 * (4 * n_chunk + at), 32 * n_chunk + 2 * g};
+}
+
+/* x [n] as decode_ffn leaves it. x becomes what the integers stand for. */
 static uint32_t *pack_input(float *x, uint32_t n) {
-    uint32_t *packed = kt_take(n / 16 * 12, 4);
+    uint32_t *packed = kt_take(packed_words(n), 4);
     for (uint32_t g = 0; g < n / 16; g++, x += 16) {
-        uint32_t *to = packed + 12 * g;
+        const packed_group at = group_at(g, n);
         float most = 0, sum = 0;
         for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(x[i]));
         const float scale = most / 32000;
         for (int i = 0; i < 16; i++) {
             const int q = (int)lrintf(x[i] / scale), high = (q + 128) >> 8, low = q - 256 * high;
-            to[i / 4] |= (uint32_t)(uint8_t)high << (8 * (i % 4));
-            to[4 + i / 4] |= (uint32_t)(uint8_t)low << (8 * (i % 4));
+            packed[at.high + (uint32_t)i / 4] |= (uint32_t)(uint8_t)high << (8 * (i % 4));
+            packed[at.low + (uint32_t)i / 4] |= (uint32_t)(uint8_t)low << (8 * (i % 4));
             x[i] = (float)q * scale;
             sum += x[i];
         }
-        memcpy(to + 8, &scale, 4);
-        memcpy(to + 9, &sum, 4);
+        memcpy(packed + at.scale, &scale, 4);
+        memcpy(packed + at.scale + 1, &sum, 4);
     }
     return packed;
 }
@@ -159,7 +175,7 @@ static void one_packed(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t l
     weight *w = matrix(type, n_row, n_col, rows_a_tile);
     float *x = values(n_col), *want = kt_take(n_row, 4);
     const group_data d = adapters(rank, 64, &n_row, 1);
-    const uint32_t n_part = n_col / 32 - 1, n_word = n_col * 3 / 4;
+    const uint32_t n_part = n_col / 32 - 1, n_word = packed_words(n_col);
     uint32_t *packed = pack_input(x, n_col);
     ref_matmul(w, 0, x, 1, want);
     if (rank) packed = pack_parts(&d, packed, n_word, n_part, want);
@@ -180,8 +196,8 @@ static void one_packed(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t l
                                   .formats = {type},
                                   .args = &args,
                                   .views = {in, whole(t->buffer), out.view, d.store},
-                                  .x = div_up(t->n_row * lanes, 256)},
-                    rank ? &d.g : NULL, 1, lanes, 0);
+                                  .x = div_up(t->n_row * lanes, 1024)},
+                    rank ? &d.g : NULL, 1, lanes, 0, n_col);
     }
     kt_compare("matvec_packed", fetch(out), want, n_row, KT_F32);
     kt_reset();
@@ -193,6 +209,7 @@ static void test_matvec_packed(void **state) {
     one_packed(QUANT_Q4_K, 33, 1280, 8, 100, 0);
     one_packed(QUANT_Q4_K, 63, 512, 8, 31, 0);
     one_packed(QUANT_Q6_K, 31, 768, 32, 5, 0);
+    one_packed(QUANT_Q6_K, 14, 2304, 16, 8, 0);
     one_packed(QUANT_MXFP4, 3, 64 * 131, 128, 100, 0);
     one_packed(QUANT_Q4_K, 33, 1280, 8, 100, 16);
     one_packed(QUANT_Q4_K, 63, 512, 8, 31, 1);
@@ -226,7 +243,7 @@ static void one_embed(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n_
                            .args = &args,
                            .views = {kt_in(ids, n_tok * 4), whole(w->tiles[0].buffer), out.view},
                            .x = div_up(n_tok * n_col / 16, 64)},
-             0, 0);
+             0, 0, 0);
     kt_compare("embed", fetch(out), want, (size_t)n_tok * n_col, KT_F32);
     kt_reset();
 }
@@ -276,7 +293,7 @@ static void run_qkv(const qkv_case *c, weight *const *w, const stream_data *s, c
                                             whole(w[1]->tiles[0].buffer),
                                             whole(w[2]->tiles[0].buffer), d->store, out},
                                   .x = (args.n_q + args.n_k + args.n_v) / (256 / c->lanes)},
-                    c->rank ? &d->g : NULL, 1, c->lanes, c->input);
+                    c->rank ? &d->g : NULL, 1, c->lanes, c->input, c->n_embd);
     }
 }
 
@@ -379,7 +396,7 @@ static void one_out(out_case c) {
                                   .args = &args,
                                   .views = {in, stats, whole(t->buffer), out.view, d.store},
                                   .x = div_up(t->n_row * c.lanes, 256)},
-                    c.rank ? &d.g : NULL, 1, c.lanes, c.input);
+                    c.rank ? &d.g : NULL, 1, c.lanes, c.input, n_col);
     }
     kt_compare("decode_out", fetch(out), want, c.n_row, KT_F32);
     kt_reset();
@@ -392,7 +409,8 @@ static void test_out(void **state) {
     one_out((out_case){QUANT_Q4_K, 9, 2, 512, 0, 32, 256, 1, 0});
     one_out((out_case){QUANT_Q5_0, 65, 10, 32, 4, 8, 320, 100, 0});
     one_out((out_case){QUANT_F32, 5, 2, 32, 2, 128, 64, 100, 0});
-    one_out((out_case){QUANT_F32, 3, 3, 64, 64, 128, 64, 2, 0});
+    one_out((out_case){QUANT_F32, 3, 3, 64, 3, 128, 64, 2, 0});
+    one_out((out_case){QUANT_Q4_K, 9, 256, 32, 3, 32, 2048 + 256, 100, 0}); /* all heads */
     one_out((out_case){QUANT_Q4_K, 31, 4, 64, 1, 32, 256, 100, 16});
     one_out((out_case){QUANT_Q4_K, 33, 8, 256, 4, 32, 256, 13, 100});
     one_out((out_case){QUANT_Q4_K, 9, 2, 512, 0, 32, 256, 1, 1});
@@ -411,13 +429,14 @@ typedef struct ffn_case {
 /* Values of groups of 16 as 16-bit integers; checks the sums beside them. */
 static float *unpack_act(const uint32_t *packed, uint32_t n) {
     float *x = kt_take(n, 4);
-    for (uint32_t g = 0; g < n / 16; g++, packed += 12) {
+    for (uint32_t g = 0; g < n / 16; g++) {
+        const packed_group at = group_at(g, n);
         float scale, sum, total = 0, size = 0;
-        memcpy(&scale, packed + 8, 4);
-        memcpy(&sum, packed + 9, 4);
+        memcpy(&scale, packed + at.scale, 4);
+        memcpy(&sum, packed + at.scale + 1, 4);
         for (uint32_t i = 0; i < 16; i++) {
-            const int high = (int8_t)(packed[i / 4] >> (8 * (i % 4)));
-            const int low = (int8_t)(packed[4 + i / 4] >> (8 * (i % 4)));
+            const int high = (int8_t)(packed[at.high + i / 4] >> (8 * (i % 4)));
+            const int low = (int8_t)(packed[at.low + i / 4] >> (8 * (i % 4)));
             x[16 * g + i] = (float)(256 * high + low) * scale;
             total += x[16 * g + i];
             size += fabsf(x[16 * g + i]);
@@ -441,7 +460,8 @@ static uint32_t ffn_groups(const ffn_case *c, const weight_tile *tile) {
 
 static ffn_added make_ffn_added(const ffn_case *c, const weight *gate) {
     const uint32_t n_rows[] = {c->n_row, c->n_row}, n_out = 16;
-    ffn_added f = {.in = adapters(c->rank, c->n_embd, n_rows, 2), .part0 = c->n_row / 16 * 3};
+    ffn_added f = {.in = adapters(c->rank, c->n_embd, n_rows, 2),
+                   .part0 = packed_words(c->n_row) / 4};
     f.store = f.in.store;
     for (uint32_t i = 0; i < gate->n_tile; i++) f.n_part += ffn_groups(c, &gate->tiles[i]);
     if (!c->down) return f;
@@ -482,7 +502,7 @@ static void run_ffn(const ffn_case *c, const weight *gate, const weight *up, con
                                   .views = {s->base, s->update, s->vectors, whole(t->buffer),
                                             whole(up->tiles[i].buffer), s->out.view, act, f->store},
                                   .x = n_group},
-                    c->rank || c->down ? &f->in.g : NULL, 2, c->lanes, c->input);
+                    c->rank || c->down ? &f->in.g : NULL, 2, c->lanes, c->input, c->n_embd);
         slot0 += n_group;
     }
 }
@@ -510,7 +530,7 @@ static void one_ffn(ffn_case c) {
     ref_matmul(up, 0, s.normed, 1, b);
     if (c.rank) add_reference(&f.in, s.normed, 1, want);
     ref_geglu(want, b, c.n_row, want);
-    const kt_output act = kt_out(c.n_row * 3 + part_values(&f.down.g, f.n_part) * 4);
+    const kt_output act = kt_out((packed_words(c.n_row) + part_values(&f.down.g, f.n_part)) * 4);
     run_ffn(&c, gate, up, &s, &f, act.view);
     const uint32_t *got = fetch(act);
     kt_compare("decode_ffn", unpack_act(got, c.n_row), want, c.n_row, KT_F32);
@@ -526,6 +546,7 @@ static void test_ffn(void **state) {
     one_ffn((ffn_case){{k4, k4}, 112, 1280, 8, 256, 64, 0, true, 0, 0});
     one_ffn((ffn_case){{k4, k4}, 208, 256, 8, 256, 1000, 3, true, 0, 0});
     one_ffn((ffn_case){{k4, QUANT_Q6_K}, 80, 768, 16, 768, 1000, 2, true, 0, 0});
+    one_ffn((ffn_case){{QUANT_Q6_K, k4}, 48, 1280, 8, 1280, 1000, 1, true, 0, 0});
     one_ffn((ffn_case){{QUANT_BF16, QUANT_MXFP4}, 48, 448, 16, 64, 16, 1, true, 0, 0});
     one_ffn((ffn_case){{k4, k4}, 112, 1280, 8, 256, 64, 0, true, 16, 16});
     one_ffn((ffn_case){{k4, k4}, 208, 256, 8, 256, 1000, 3, true, 16, 100});
@@ -546,13 +567,9 @@ static void one_ple(ple_case c) {
     const uint32_t ple0 = 2 * c.n_ple, n = 3 * c.n_ple;
     const stream_data s = make_stream(c.n_embd, c.pending);
     weight *w = matrix(c.type, c.n_ple, c.n_embd, c.n_ple);
-    float *projected = values(n), *token = values(n), *want = kt_take(c.n_ple, 4);
-    float *e = kt_take(c.n_ple, 4);
+    float *e = values(n), *want = kt_take(c.n_ple, 4);
     ref_matmul(w, 0, s.h, 1, want);
-    for (uint32_t i = 0; i < c.n_ple; i++) e[i] = projected[ple0 + i] / sqrtf((float)c.n_embd);
-    ref_rmsnorm(e, s.vector + s.w_more, 1, c.n_ple, EPS, e);
-    for (uint32_t i = 0; i < c.n_ple; i++) e[i] = (e[i] + token[ple0 + i]) / sqrtf(2);
-    ref_geglu(want, e, c.n_ple, want);
+    ref_geglu(want, e + ple0, c.n_ple, want);
     const kt_output out = kt_out(c.n_ple * 4);
     const decode_ple_args args = {.n_embd = c.n_embd,
                                   .n_ple = c.n_ple,
@@ -560,16 +577,14 @@ static void one_ple(ple_case c) {
                                   .eps = EPS,
                                   .scale = s.scale,
                                   .w_post = s.w_post,
-                                  .w_ple = s.w_more,
                                   .scale_gate = w->scale};
-    run_with(
-        (kernel_call){.kernel = &kernel_decode_ple,
-                      .formats = {c.type},
-                      .args = &args,
-                      .views = {s.base, s.update, s.vectors, whole(w->tiles[0].buffer),
-                                kt_in(projected, n * 4), kt_in(token, n * 4), s.out.view, out.view},
-                      .x = div_up(c.n_ple * c.lanes, 256)},
-        c.lanes, c.input);
+    run_with((kernel_call){.kernel = &kernel_decode_ple,
+                           .formats = {c.type},
+                           .args = &args,
+                           .views = {s.base, s.update, s.vectors, whole(w->tiles[0].buffer),
+                                     kt_in(e, n * 4), s.out.view, out.view},
+                           .x = div_up(c.n_ple * c.lanes, 256)},
+             c.lanes, c.input, c.n_embd);
     kt_compare("decode_ple", fetch(out), want, c.n_ple, KT_F32);
     check_stream(&s, "decode_ple");
     kt_reset();
@@ -597,7 +612,7 @@ static void one_norm(uint32_t n, bool pending, uint32_t n_clear) {
     run_with((kernel_call){.kernel = &kernel_decode_norm,
                            .args = &args,
                            .views = {s.base, s.update, s.vectors, out.view, bins.view}},
-             0, 0);
+             0, 0, 0);
     const uint32_t *cleared = fetch(bins);
     for (uint32_t i = 0; i < n_clear; i++) assert_int_equal(cleared[i], 0);
     assert_int_not_equal(cleared[n_clear], 0);
@@ -611,7 +626,7 @@ static void one_settle(uint32_t n, bool pending) {
     run_with((kernel_call){.kernel = &kernel_settle,
                            .args = &args,
                            .views = {s.base, s.update, s.vectors, s.out.view}},
-             0, 0);
+             0, 0, 0);
     check_stream(&s, "settle");
     kt_reset();
 }

@@ -222,7 +222,7 @@ static void one_merge(uint32_t n_split, uint32_t n_head, uint32_t head_dim) {
                            .views = {out.view, kt_in(stat, n_split * n_head * 8)},
                            .x = n_head,
                            .y = div_up(head_dim, 64)},
-             0, 0);
+             0, 0, 0);
     const float *got = fetch(out);
     kt_compare("decode_merge", got, want, n_q, KT_F32);
     assert_memory_equal(got + n_q, attn + n_q, (n_split - 1) * n_q * 4);

@@ -1,5 +1,5 @@
-// Q5_0 in pairs of blocks, 11 words: two f16 d, then for each block a word of fifth bits and 4 of
-// nibbles. y = d (q - 16); low nibbles are values 0..15, high ones 16..31.
+// Q5_0 in eights of blocks, 44 words: eight f16 d, then for each block a word of fifth bits and 4
+// of nibbles. y = d (q - 16); low nibbles are values 0..15, high ones 16..31.
 
 alias W$ = u32;
 
@@ -17,10 +17,11 @@ fn five$(at: u32, shift: u32, high: u32, bias: f32) -> mat4x4<f32> {
 
 fn group$(g: u32) -> Group {
     let block = g >> 1u;
-    let pair = (block >> 1u) * 11u;
-    let at = pair + 1u + 5u * (block & 1u);
+    let head = (block >> 3u) * 44u;
+    let k = block & 7u;
+    let at = head + 4u + 5u * k;
     let q = five$(at + 1u, 4u * (g & 1u), w$[at] >> (16u * (g & 1u)), 16.0);
-    return Group(q, half_at(w$[pair], block), 0.0);
+    return Group(q, half_at(w$[head + (k >> 1u)], k), 0.0);
 }
 
 fn get16$(g: u32) -> mat4x4<f32> {
@@ -34,12 +35,14 @@ fn join$(a: vec4<u32>, shift: u32, high: u32) -> vec4<u32> {
 }
 
 fn packed64$(c: u32) -> Packed64 {
-    let at = 11u * c;
-    let a = four$(at + 2u);
-    let b = four$(at + 7u);
-    let high_a = w$[at + 1u];
-    let high_b = w$[at + 6u];
-    let scale = halves(w$[at]).xxyy;
+    let head = (c >> 2u) * 44u;
+    let k = c & 3u;
+    let at = head + 4u + 10u * k;
+    let a = four$(at + 1u);
+    let b = four$(at + 6u);
+    let high_a = w$[at];
+    let high_b = w$[at + 5u];
+    let scale = halves(w$[head + k]).xxyy;
     return Packed64(array(join$(a, 0u, high_a), join$(a, 4u, high_a >> 16u), join$(b, 0u, high_b),
                           join$(b, 4u, high_b >> 16u)), scale, -16.0 * scale);
 }

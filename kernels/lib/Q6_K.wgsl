@@ -1,25 +1,19 @@
-// Q6_K in pairs of blocks of 256, 105 words: two f16 d, then for each block 32 words of low
-// nibbles, 16 of high bits in twos and 4 of signed byte scales. y = d S (q - 32).
+// Q6_K in eights of blocks of 256, 105 elements: eight f16 d, then for each block 8 elements of low
+// nibbles, 4 of high bits in twos and one of signed byte scales. y = d S (q - 32).
 
-alias W$ = u32;
-
-fn four$(i: u32) -> vec4<u32> {
-    return vec4<u32>(w$[i], w$[i + 1u], w$[i + 2u], w$[i + 3u]);
-}
+alias W$ = vec4<u32>;
 
 fn group$(g: u32) -> Group {
     let block = g >> 4u;
-    let pair = (block >> 1u) * 105u;
-    let at = pair + 1u + 52u * (block & 1u);
+    let head = (block >> 3u) * 105u;
+    let at = head + 1u + 13u * (block & 7u);
     let k = g & 15u;
-    let l_at = at + 16u * (k >> 3u) + 4u * (k & 3u);
-    let h_at = at + 32u + 8u * (k >> 3u) + 4u * (k & 1u);
-    let low = four$(l_at) >> vec4<u32>(k & 4u);
-    let high = four$(h_at) >> vec4<u32>(k & 6u);
+    let low = w$[at + 4u * (k >> 3u) + (k & 3u)] >> vec4<u32>(k & 4u);
+    let high = w$[at + 8u + 2u * (k >> 3u) + (k & 1u)] >> vec4<u32>(k & 6u);
     let v = (low & vec4<u32>(0x0f0f0f0fu)) | ((high & vec4<u32>(0x03030303u)) << vec4<u32>(4u));
     let q = mat4x4<f32>(bytes(v.x, 32.0), bytes(v.y, 32.0), bytes(v.z, 32.0), bytes(v.w, 32.0));
-    let s = bitcast<i32>(w$[at + 48u + (k >> 2u)] << (24u - 8u * (k & 3u))) >> 24u;
-    return Group(q, half_at(w$[pair], block) * f32(s), 0.0);
+    let s = bitcast<i32>(w$[at + 12u][k >> 2u] << (24u - 8u * (k & 3u))) >> 24u;
+    return Group(q, half_at(w$[head][(block >> 1u) & 3u], block) * f32(s), 0.0);
 }
 
 fn get16$(g: u32) -> mat4x4<f32> {
@@ -35,18 +29,19 @@ fn join$(a: vec4<u32>, shift: u32, high: vec4<u32>, bit: u32) -> vec4<u32> {
 // Half a block is two chunks: values 0..31 and 64..95 of it share their bytes, 32..63 and 96..127.
 fn packed64$(c: u32) -> Packed64 {
     let block = c >> 2u;
-    let pair = (block >> 1u) * 105u;
-    let at = pair + 1u + 52u * (block & 1u);
+    let head = (block >> 3u) * 105u;
+    let at = head + 1u + 13u * (block & 7u);
     let half = (c >> 1u) & 1u;
     let i = c & 1u;
-    let a = four$(at + 16u * half + 8u * i);
-    let b = four$(at + 16u * half + 8u * i + 4u);
-    let high_a = four$(at + 32u + 8u * half);
-    let high_b = four$(at + 36u + 8u * half);
-    let words = vec2<u32>(w$[at + 48u + 2u * half], w$[at + 49u + 2u * half]) >> vec2<u32>(16u * i);
+    let a = w$[at + 4u * half + 2u * i];
+    let b = w$[at + 4u * half + 2u * i + 1u];
+    let high_a = w$[at + 8u + 2u * half];
+    let high_b = w$[at + 9u + 2u * half];
+    let scales = w$[at + 12u];
+    let words = select(scales.xy, scales.zw, half == 1u) >> vec2<u32>(16u * i);
     let bytes4 = vec4<u32>(words.x, words.x >> 8u, words.y, words.y >> 8u);
     let s = bitcast<vec4<i32>>(bytes4 << vec4<u32>(24u)) >> vec4<u32>(24u);
-    let scale = half_at(w$[pair], block) * vec4<f32>(s);
+    let scale = half_at(w$[head][(block >> 1u) & 3u], block) * vec4<f32>(s);
     return Packed64(array(join$(a, 0u, high_a, 2u * i), join$(b, 0u, high_b, 2u * i),
                           join$(a, 4u, high_a, 2u * i + 4u), join$(b, 4u, high_b, 2u * i + 4u)),
                     scale, -32.0 * scale);

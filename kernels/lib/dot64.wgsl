@@ -32,9 +32,12 @@ struct Input16 {
 fn high_bytes(q: vec4<i32>) -> u32 { return word_pack((q + 128) >> vec4<u32>(8u)); }
 fn low_bytes(q: vec4<i32>) -> u32 { return word_pack(((q + 128) & vec4<i32>(255)) - 128); }
 
+// The scale of 16 values of which the largest is of this size.
+fn input_scale_of(most: f32) -> f32 { return max(most, 1e-30) / 32000.0; }
+
 fn input16(x: mat4x4<f32>) -> Input16 {
     let m = max(max(abs(x[0]), abs(x[1])), max(abs(x[2]), abs(x[3])));
-    let scale = max(max(max(m.x, m.y), max(m.z, m.w)), 1e-30) / 32000.0;
+    let scale = input_scale_of(max(max(m.x, m.y), max(m.z, m.w)));
     let a = vec4<i32>(round(x[0] / scale));
     let b = vec4<i32>(round(x[1] / scale));
     let c = vec4<i32>(round(x[2] / scale));

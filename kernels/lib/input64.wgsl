@@ -1,12 +1,17 @@
 // input64: the vector that matrices are multiplied with, as 16-bit integers (lib/dot64.wgsl) in
 // workgroup memory: at most INPUT values at a time, 2.5 bytes each. Groups of 16 are laid out so
-// that threads that work on neighbouring chunks of 64 read neighbouring words. The kernel says what
-// the vector is: fn input_value(i: u32) -> vec4<f32>, values 4 i .. 4 i + 3.
+// that threads that work on neighbouring chunks of 64 read neighbouring words. lib/stage64 puts
+// them there; the kernel says what the vector is: fn input_value(i: u32) -> vec4<f32>, values 4 i
+// .. 4 i + 3.
 //
 //   input_stage(first chunk of 64, n chunks, lid);
 //   sum += dot64A(chunk0 + c, input_get(groups64A(c)));
+//
+// LANES threads share a row, and each has at most TURNS of the chunks that are staged. TURNS is
+// known when the kernel is compiled, so that the weights of all turns are asked for at once.
 
 override INPUT: u32 = 2048; // a multiple of 64
+override TURNS: u32 = 1;    // ceil(chunks staged / LANES)
 override INPUT_CHUNKS: u32 = INPUT / 64;
 var<workgroup> input_high: array<vec4<u32>, INPUT / 16>;
 var<workgroup> input_low: array<vec4<u32>, INPUT / 16>;
@@ -15,21 +20,6 @@ var<workgroup> input_sum: array<f32, INPUT / 16>;
 
 fn input_slot(g: u32) -> u32 {
     return (g % 4u) * INPUT_CHUNKS + g / 4u;
-}
-
-// Chunks c0 .. c0 + n - 1 of the vector, visible to all threads when it returns.
-fn input_stage(c0: u32, n: u32, lid: u32) {
-    for (var g = lid; g < 4u * n; g += 256u) {
-        let i = 16u * c0 + 4u * g;
-        let r = input16(mat4x4<f32>(input_value(i), input_value(i + 1u), input_value(i + 2u),
-                                    input_value(i + 3u)));
-        let at = input_slot(g);
-        input_high[at] = r.high;
-        input_low[at] = r.low;
-        input_scale[at] = r.scale;
-        input_sum[at] = r.sum;
-    }
-    workgroupBarrier();
 }
 
 // Groups g.x, g.x + 1, g.y, g.y + 1: what groups64$() says of a chunk.
@@ -43,3 +33,8 @@ fn input_get(g: vec2<u32>) -> Input64 {
                    vec4<f32>(input_scale[a], input_scale[b], input_scale[c], input_scale[d]),
                    vec4<f32>(input_sum[a], input_sum[b], input_sum[c], input_sum[d]));
 }
+
+// This thread's chunk of the n staged ones in turn k, and whether there is one; if not, it repeats
+// the last.
+fn turn_chunk(k: u32, n: u32, lid: u32) -> u32 { return min(k * LANES + lid % LANES, n - 1u); }
+fn turn_counts(k: u32, n: u32, lid: u32) -> bool { return k * LANES + lid % LANES < n; }

@@ -22,6 +22,8 @@ size_t utf8_length(const char *text, size_t n);
 
 /* ---- arena.c: the only malloc ---- */
 
+double seconds_now(void); /* of a monotonic clock */
+
 /* Memory with one lifetime: allocated piecewise, freed at once. */
 typedef struct arena arena;
 

@@ -71,6 +71,7 @@ typedef struct procs {
 #define KEEP_STAGING     (8u << 20) /* a staging buffer larger than this is not kept */
 #define HANG_SECONDS     30         /* a device that is silent for so long is lost */
 #define HANG_SECONDS_CPU 600
+#define SHORT_WAIT       0.02 /* seconds, for a read */
 
 typedef enum read_state { READ_FREE, READ_MAPPING, READ_MAPPED, READ_BROKEN } read_state;
 
@@ -99,6 +100,7 @@ typedef struct dawn {
     reading reads[MAX_READS];
     WGPUFuture submits[MAX_SUBMITS]; /* ring, oldest at n_finished % MAX_SUBMITS */
     uint64_t n_started, n_finished;
+    double last_wait;  /* for a read, seconds */
     carat_error error; /* the first one that no call has reported yet */
 } dawn;
 

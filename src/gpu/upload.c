@@ -25,17 +25,19 @@ struct upload {
 
 /* ---- planning ------------------------------------------------------------------------------ */
 
-/* Rows of one tile: as many as a binding takes, whole experts if possible, pairs of blocks kept
+/* Rows of one tile: as many as a binding takes, whole experts if possible, eights of blocks kept
  * whole. 0: not even one row fits. */
 static uint32_t rows_per_tile(const gpu *g, const weight *w) {
     uint64_t most = g->info.max_binding;
     if (most > g->info.max_buffer) most = g->info.max_buffer;
-    uint32_t step = 64 * upload_row_step(w->type, w->n_col); /* kernels take rows in groups */
+    const uint32_t least = upload_row_step(w->type, w->n_col);
+    const uint32_t step = 64 * least; /* kernels take rows in groups */
     uint64_t rows = most / upload_packed_bytes(w->type, (uint64_t)step * w->n_col) * step;
     uint64_t all = (uint64_t)w->n_row * w->n_expert;
     if (rows >= all) return (uint32_t)all;
     if (w->n_expert > 1) {
-        uint64_t whole = round_up(w->n_row, step) == w->n_row ? w->n_row : 2ull * w->n_row;
+        uint64_t whole = w->n_row;
+        while (whole % least) whole *= 2;
         if (rows >= whole) rows = rows / whole * whole;
     }
     return (uint32_t)rows;
@@ -99,12 +101,12 @@ uint64_t upload_bytes_total(const upload *u) { return u->bytes_total; }
 
 /* ---- a piece ------------------------------------------------------------------------------- */
 
-/* Blocks of a piece: an even number, whose bytes are a multiple of 4. */
+/* Blocks of a piece: a multiple of eight, so that their bytes are one of 4. */
 static uint64_t blocks_per_piece(const weight *w) {
     const quant_format *f = quant_find(w->type);
-    uint64_t packed_pair = upload_packed_bytes(w->type, 2ull * f->n_value);
-    uint64_t larger = packed_pair > 2 * f->n_byte ? packed_pair : 2 * f->n_byte;
-    return PIECE_BYTES / larger * 2;
+    uint64_t packed = upload_packed_bytes(w->type, 8ull * f->n_value);
+    uint64_t larger = packed > 8 * f->n_byte ? packed : 8 * f->n_byte;
+    return PIECE_BYTES / larger * 8;
 }
 
 static bool load_piece(upload *u, weight *w, weight_tile *t, carat_error *err) {

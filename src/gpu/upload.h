@@ -3,11 +3,12 @@
  *
  * Packed layout. A format whose block is a multiple of 4 bytes (F32, Q4_1, Q5_1, Q2_K, Q4_K, Q5_K,
  * IQ4_XS, NVFP4) and F16, BF16 stay as they are. The others (Q4_0, Q5_0, Q8_0, Q3_K, Q6_K, IQ4_NL,
- * MXFP4) are stored as pairs of blocks, counted through the whole tensor: block b is half b & 1 of
- * pair b >> 1. A pair is one word with the two 16-bit scales (half 0 in the low bits; MXFP4: its
- * 8-bit exponent, zero-extended), then half 0's remaining bytes in file order, then half 1's. So a
- * pair costs exactly two blocks (MXFP4: 36 bytes for 34). An odd last block leaves half 1 zero.
- *   words of a pair: Q4_0 9, IQ4_NL 9, MXFP4 9, Q5_0 11, Q8_0 17, Q3_K 55, Q6_K 105.
+ * MXFP4) are stored as eights of blocks, counted through the whole tensor: block b is number b % 8
+ * of eight b / 8. An eight is 16 bytes with the eight 16-bit scales (MXFP4: its 8-bit exponents,
+ * zero-extended), then the blocks' remaining bytes in file order, which are at multiples of 16
+ * bytes for all but Q5_0 and Q3_K. So an eight costs exactly eight blocks (MXFP4: 144 bytes for
+ * 136). What is missing of the last eight is zero.
+ *   bytes of an eight: Q4_0, IQ4_NL, MXFP4 144, Q5_0 176, Q8_0 272, Q3_K 880, Q6_K 1680.
  * kernels/lib/ (one file a format) reads this layout.
  *
  * Flow: file/gguf.c before, model/text_gpu.c after. */
@@ -21,7 +22,7 @@
 uint64_t upload_packed_bytes(uint32_t type, uint64_t n);
 /* Packs blocks [n_block] in file order; out has upload_packed_bytes(). */
 void upload_pack(uint32_t type, const void *blocks, uint64_t n_block, void *out);
-/* How many rows of n_col values may start a tile: a multiple that keeps pairs whole. */
+/* How many rows of n_col values may start a tile: a multiple that keeps eights whole. */
 uint32_t upload_row_step(uint32_t type, uint32_t n_col);
 
 struct weight;

@@ -9,7 +9,7 @@
  * Adapters in use (lora_gpu.h) take none: each workgroup of 1, 3 and 4 makes u = A x of its input
  * for itself and adds B u to its rows; 4 also makes parts of u for 5.
  * Each stage that needs the residual stream adds the pending update itself (kernels/lib/stream), so
- * that an update costs no dispatch. The step goes to the device in three submits, so that it starts
+ * that an update costs no dispatch. The step goes to the device in four submits, so that it starts
  * while the rest is recorded (docs/speed.md). Reads beside text_cpu.c: same stages, same order.
  *
  * Flow: text_gpu.c before; the candidates go to token/sampler.c. */
@@ -17,6 +17,8 @@
 #include "model/text_gpu.h"
 
 #include "kernels.h"
+
+#include <math.h>
 
 #define MAX_SPLIT      TEXT_GPU_MAX_SPLIT
 #define MERGE_FROM     5u    /* splits from which decode_merge is cheaper than decode_out */
@@ -38,17 +40,19 @@ typedef struct stream {
     float scale;
 } stream;
 
-/* How a matrix is shared out: LANES threads take a row, at most INPUT values at a time. With
- * adapters there is room for U values of their u; MORE: there are more. */
+/* How a matrix is shared out: LANES threads take a row, at most INPUT values at a time, of which
+ * each has TURNS chunks of 64. With adapters there is room for U values of their u; MORE: there are
+ * more. */
 typedef struct shape {
-    gpu_constant constants[4]; /* without adapters two */
+    gpu_constant constants[5]; /* without adapters three */
     uint32_t rows;             /* of a workgroup */
 } shape;
 
-/* Few threads a row (at most `most`) make the best use of memory, but many are needed to keep the
+/* Few threads a row (`least` to `most`) make the best use of memory, but many are needed to keep the
  * device busy when there are few rows. */
-static uint32_t lanes_for(uint32_t n_row, uint32_t n_col, uint32_t most, uint32_t want) {
-    uint32_t lanes = 8;
+static uint32_t lanes_for(uint32_t n_row, uint32_t n_col, uint32_t least, uint32_t most,
+                          uint32_t want) {
+    uint32_t lanes = least;
     while (lanes < most && lanes * 64 < n_col && n_row * lanes / 256 < want) lanes *= 2;
     return lanes;
 }
@@ -60,9 +64,15 @@ static uint32_t input_for(const text_gpu *t, uint32_t n_col, uint32_t rest, uint
     return input < n_col ? input / 256 * 256 : input; /* whole blocks */
 }
 
+static uint32_t turns_for(uint32_t lanes, uint32_t n_col, uint32_t input) {
+    return div_up(min_u32(n_col, input), 64 * lanes);
+}
+
 static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col, uint32_t most) {
-    const uint32_t lanes = lanes_for(n_row, n_col, most, WANT_GROUPS);
-    return (shape){{{"LANES", lanes}, {"INPUT", input_for(t, n_col, INPUT_REST, 5)}}, 256 / lanes};
+    const uint32_t lanes = lanes_for(n_row, n_col, 8, most, WANT_GROUPS);
+    const uint32_t input = input_for(t, n_col, INPUT_REST, 5);
+    return (shape){{{"LANES", lanes}, {"INPUT", input}, {"TURNS", turns_for(lanes, n_col, input)}},
+                   256 / lanes};
 }
 
 /* The same for n_target matrices that adapters in g, or NULL, are added to: by fewer workgroups, as
@@ -70,10 +80,12 @@ static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col, uint32
 static shape adapted_shape(const text_gpu *t, const lora_group *g, uint32_t n_target,
                            uint32_t n_row, uint32_t n_col, uint32_t most) {
     if (!g) return shape_for(t, n_row, n_col, most);
-    const uint32_t lanes = lanes_for(n_row, n_col, most, ADAPTED_WANT);
+    const uint32_t lanes = lanes_for(n_row, n_col, 16 / n_target, most, ADAPTED_WANT);
     const uint32_t n_u = min_u32(n_target * g->rank, MAX_U);
+    const uint32_t input = input_for(t, n_col, INPUT_REST + 32 + 4 * n_u, 13);
     return (shape){{{"LANES", lanes},
-                    {"INPUT", input_for(t, n_col, INPUT_REST + 32 + 4 * n_u, 13)},
+                    {"INPUT", input},
+                    {"TURNS", turns_for(lanes, n_col, input)},
                     {"U", n_u},
                     {"MORE", n_target * g->rank > MAX_U}},
                    256 / lanes};
@@ -83,6 +95,10 @@ static shape adapted_shape(const text_gpu *t, const lora_group *g, uint32_t n_ta
 static void stream_taken(text_gpu *t, stream *st) {
     t->x_at = 1 - t->x_at;
     *st = (stream){.update = t->attn_out, .w_post = NONE, .scale = 1};
+}
+
+static gpu_view one_view(const text_gpu *t, uint64_t offset, uint64_t size) {
+    return (gpu_view){.buffer = t->one.inputs, .offset = offset, .size = size};
 }
 
 /* How many workgroups share that many blocks of rows. */
@@ -102,7 +118,7 @@ static void run_matvec(text_gpu *t, kernel_steps *s, const weight *w, gpu_buffer
         kernel_run(s, &(kernel_call){.kernel = plain ? &kernel_matvec_plain : &kernel_matvec,
                                      .formats = {w->type},
                                      .constants = sh.constants,
-                                     .n_constant = plain ? 1 : 2,
+                                     .n_constant = plain ? 1 : 3,
                                      .args = &args,
                                      .views = {whole(in), whole(tile->buffer), whole(out)},
                                      .x = plain ? groups : shared_by(t, groups)});
@@ -145,7 +161,7 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, const stream *st)
             s, &(kernel_call){.kernel = &kernel_decode_qkv,
                               .formats = {w->q.type, k->type, v->type},
                               .constants = sh.constants,
-                              .n_constant = added ? 4 : 2,
+                              .n_constant = added ? 5 : 3,
                               .args = &args,
                               .views = {whole(t->x[t->x_at]), whole(st->update),
                                         whole(t->model->weights.vector_buffer), whole(q->buffer),
@@ -178,17 +194,17 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
                              .w_k = w->k_norm.offset,
                              .eps = t->model->config.rms_eps,
                              .n_split = n_split};
-    kernel_run(
-        s, &(kernel_call){
-               .kernel = &kernel_decode_attn,
-               .constants = &(gpu_constant){"HEAD_DIM", c->head_dim},
-               .n_constant = 1,
-               .args = &args,
-               .views = {whole(t->one.step), whole(t->qkv), whole(t->model->weights.vector_buffer),
-                         whole(c->sliding ? t->one.rope_sliding : t->one.rope_global), whole(kv->k),
-                         whole(kv->v), whole(t->attn), whole(t->attn_stat)},
-               .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
-               .y = n_split});
+    kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_decode_attn,
+                      .constants = &(gpu_constant){"HEAD_DIM", c->head_dim},
+                      .n_constant = 1,
+                      .args = &args,
+                      .views = {one_view(t, ONE_STEP, sizeof(step_uniform)), whole(t->qkv),
+                                whole(t->model->weights.vector_buffer),
+                                one_view(t, c->sliding ? ONE_ROPE : ONE_ROPE_GLOBAL, 2048),
+                                whole(kv->k), whole(kv->v), whole(t->attn), whole(t->attn_stat)},
+                      .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
+                      .y = n_split});
     if (n_split < MERGE_FROM) return n_split;
     decode_merge_args merge = {.n_head = c->n_head, .head_dim = c->head_dim, .n_split = n_split};
     kernel_run(s, &(kernel_call){.kernel = &kernel_decode_merge,
@@ -221,7 +237,7 @@ static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_s
             s, &(kernel_call){.kernel = &kernel_decode_out,
                               .formats = {w->type},
                               .constants = sh.constants,
-                              .n_constant = added ? 4 : 2,
+                              .n_constant = added ? 5 : 3,
                               .args = &args,
                               .views = {whole(t->attn), whole(t->attn_stat), whole(tile->buffer),
                                         whole(t->attn_out), whole(g->buffer)},
@@ -239,8 +255,8 @@ typedef struct ffn_added {
     shape shape;            /* of the gate and up rows */
 } ffn_added;
 
-/* Workgroups for the rows of a tile: each makes u of adapters for itself, and more than MAX_U values
- * of it for one block of rows only. */
+/* Workgroups for the rows of a tile: each makes u of adapters for itself, and more than MAX_U
+ * values of it for one block of rows only. */
 static uint32_t ffn_groups(const text_gpu *t, const ffn_added *f, const weight_tile *tile) {
     const uint32_t n_block = div_up(tile->n_row, f->shape.rows); /* rows in whole groups */
     if (2 * f->in.rank > MAX_U) return n_block;
@@ -252,7 +268,7 @@ static ffn_added added_ffn(const text_gpu *t, uint32_t il) {
     const lora_group *in = lora_gpu_at(t->lora, il, LORA_INPUT_FFN);
     const lora_group *down = lora_gpu_at(t->lora, il, LORA_INPUT_DOWN);
     const lora_group none = {.buffer = t->norm};
-    ffn_added f = {.any = in || down, .part0 = gate->n_row / 16 * 3};
+    ffn_added f = {.any = in || down, .part0 = gate->n_row / 64 * 10};
     f.in = in ? *in : none;
     f.down = down ? *down : none;
     f.shape = adapted_shape(t, in ? in : down, 2, gate->n_row, gate->n_col, 16);
@@ -292,7 +308,7 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st, con
                        .kernel = &kernel_decode_ffn,
                        .formats = {w->gate.type, w->up.type},
                        .constants = f->shape.constants,
-                       .n_constant = f->any ? 4 : 2,
+                       .n_constant = f->any ? 5 : 3,
                        .args = &args,
                        .views = {t->h, whole(st->update), whole(t->model->weights.vector_buffer),
                                  whole(gate->buffer), whole(up->buffer), whole(t->x[1 - t->x_at]),
@@ -306,9 +322,13 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st, con
 static void run_down(text_gpu *t, kernel_steps *s, uint32_t il, const ffn_added *f) {
     const weight *w = &t->model->weights.layers[il].down;
     const lora_group *g = &f->down;
-    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
-    const gpu_constant constants[] = {
-        sh.constants[0], {"U", min_u32(g->rank, MAX_U)}, {"MORE", g->rank > MAX_U}};
+    uint32_t lanes = 8;
+    while (lanes < 256 && lanes * 64 < w->n_col) lanes *= 2;
+    const uint32_t rows = 1024 / lanes;
+    const gpu_constant constants[] = {{"LANES", lanes},
+                                      {"TURNS", div_up(w->n_col, 64 * lanes)},
+                                      {"U", min_u32(g->rank, MAX_U)},
+                                      {"MORE", g->rank > MAX_U}};
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
         matvec_packed_args args = {.n_row = tile->n_row,
@@ -323,11 +343,11 @@ static void run_down(text_gpu *t, kernel_steps *s, uint32_t il, const ffn_added 
         kernel_run(s, &(kernel_call){.kernel = &kernel_matvec_packed,
                                      .formats = {w->type},
                                      .constants = constants,
-                                     .n_constant = g->rank ? 3 : 1,
+                                     .n_constant = g->rank ? 4 : 2,
                                      .args = &args,
                                      .views = {whole(t->act), whole(tile->buffer),
                                                whole(t->ffn_out), whole(g->buffer)},
-                                     .x = div_up(tile->n_row, sh.rows)});
+                                     .x = div_up(tile->n_row, rows)});
     }
 }
 
@@ -356,18 +376,16 @@ static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) 
                             .eps = c->rms_eps,
                             .scale = st->scale,
                             .w_post = st->w_post,
-                            .w_ple = t->model->weights.ple_proj_norm.offset,
                             .scale_gate = w->scale};
     kernel_run(s, &(kernel_call){.kernel = &kernel_decode_ple,
                                  .formats = {w->type},
                                  .constants = sh.constants,
-                                 .n_constant = 2,
+                                 .n_constant = 3,
                                  .args = &args,
                                  .views = {whole(t->x[t->x_at]), whole(st->update),
                                            whole(t->model->weights.vector_buffer),
-                                           whole(w->tiles[0].buffer), whole(t->one.ple_proj),
-                                           whole(t->one.ple_token), whole(t->x[1 - t->x_at]),
-                                           whole(t->ple_gate)},
+                                           whole(w->tiles[0].buffer), whole(t->one.ple),
+                                           whole(t->x[1 - t->x_at]), whole(t->ple_gate)},
                                  .x = div_up(w->n_row, sh.rows)});
     stream_taken(t, st);
 }
@@ -375,9 +393,13 @@ static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) 
 /* ---- the network --------------------------------------------------------------------------- */
 
 void decode_gpu_inputs(text_gpu *t, kernel_steps *s) {
-    text_gpu_embed(t, s, t->one.ids, 1);
-    if (t->model->config.n_ple)
-        run_matvec(t, s, &t->model->weights.ple_model_proj, t->x[t->x_at], t->one.ple_proj);
+    text_gpu_embed(t, s, t->one.inputs, 1);
+    const model_config *c = &t->model->config;
+    const model_weights *w = &t->model->weights;
+    if (c->n_ple == 0) return;
+    run_matvec(t, s, &w->ple_model_proj, t->x[t->x_at], t->one.ple);
+    op_ple_input(s, w->vector_buffer, &w->ple_proj_norm, c->rms_eps, 1 / sqrtf((float)c->n_embd),
+                 one_view(t, ONE_PLE, 0), whole(t->one.ple), c->n_layer, 1);
 }
 
 static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, stream *st) {
@@ -407,7 +429,8 @@ void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t po
     stream st = {.update = t->attn_out, .w_post = NONE, .scale = 1};
     for (uint32_t il = first; il < m->config.n_layer; il++) {
         run_layer(t, s, il, pos, &st);
-        if (il == first + 1 || il == first + 8) kernel_hand_over(s); /* 0.4 ms less a step */
+        /* Soon, so that the device begins; then each while it works on those before. */
+        if (il == first || il == first + 3 || il == first + 10) kernel_hand_over(s);
     }
     decode_norm_args norm = {.n_embd = m->config.n_embd,
                              .n_clear = TEXT_GPU_BINS,

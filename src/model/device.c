@@ -9,12 +9,6 @@
 #include <string.h>
 #include <time.h>
 
-double seconds_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static gpu *reopen_gpu(void *user, carat_error *err) {
     (void)user;
     return gpu_open(err);

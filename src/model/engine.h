@@ -39,7 +39,6 @@ carat_device *carat_device_from_gpu(gpu *g, gpu_reopen reopen, void *user, carat
 bool device_recover(carat_device *dev, bool reopen, carat_error *err);
 /* Whether an error means that the device is gone. */
 bool device_lost(const carat_device *dev, const carat_error *e);
-double seconds_now(void); /* of a monotonic clock */
 
 /* ---- engine.c ---- */
 

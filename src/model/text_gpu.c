@@ -62,13 +62,16 @@ static void make(maker *mk, gpu_buffer *out, uint64_t bytes, gpu_usage usage, co
 }
 
 static void make_one(maker *mk, text_gpu *t, const model_config *c) {
-    uint64_t ple = (uint64_t)c->n_layer * c->n_ple * 4, rope = 512 / 2 * 8;
-    make(mk, &t->one.step, sizeof(step_uniform), GPU_UNIFORM, "step");
-    make(mk, &t->one.ids, 4, GPU_STORAGE, "id");
-    make(mk, &t->one.rope_sliding, rope, GPU_STORAGE, "rope");
-    make(mk, &t->one.rope_global, rope, GPU_STORAGE, "rope");
-    make(mk, &t->one.ple_token, ple, GPU_STORAGE, "per-layer embedding");
-    make(mk, &t->one.ple_proj, ple, GPU_STORAGE, "per-layer projection");
+    const uint64_t ple = (uint64_t)c->n_layer * c->n_ple * 4;
+    make(mk, &t->one.inputs, ONE_PLE + ple, GPU_STORAGE | GPU_UNIFORM, "a token");
+    make(mk, &t->one.ple, ple, GPU_STORAGE, "per-layer projection");
+}
+
+static bool make_one_host(text_gpu *t, carat_error *err) {
+    const size_t n = ONE_PLE + 4 * (size_t)t->model->config.n_layer * t->model->config.n_ple;
+    t->one.host = arena_alloc(t->memory, n, 1);
+    t->one.pos = UINT32_MAX;
+    return t->one.host || fail_memory(err, n, "a token's inputs");
 }
 
 static void make_inputs(maker *mk, text_gpu *t, const model_config *c, uint64_t n) {
@@ -223,7 +226,7 @@ bool text_gpu_create(const model *m, gpu *g, kernel_cache *cache, uint32_t n_ctx
     make_kv(&mk, t, &m->config, n_ctx, true);
     make_kv(&mk, t, &m->config, n_ctx, false);
     make_one(&mk, t, &m->config);
-    mk.ok = mk.ok && make_chunk(t, min_u32(TEXT_GPU_CHUNK, n_ctx), err) &&
+    mk.ok = mk.ok && make_one_host(t, err) && make_chunk(t, min_u32(TEXT_GPU_CHUNK, n_ctx), err) &&
             (t->decode = kernel_steps_create(cache, DECODE_CALLS, err)) &&
             (t->prefill = kernel_steps_create(cache, PREFILL_CALLS, err));
     if (!mk.ok) {
@@ -296,10 +299,8 @@ void text_gpu_free(text_gpu *t) {
     kernel_steps_free(t->decode);
     kernel_steps_free(t->prefill);
     free_chunk(t);
-    const one_token *o = &t->one;
-    const gpu_buffer all[] = {o->step,        o->ids,       o->rope_sliding,
-                              o->rope_global, o->ple_token, o->ple_proj};
-    for (size_t i = 0; i < COUNT(all); i++) gpu_buffer_free(t->gpu, all[i]);
+    gpu_buffer_free(t->gpu, t->one.inputs);
+    gpu_buffer_free(t->gpu, t->one.ple);
     for (uint32_t il = 0; il < t->model->config.n_owner; il++) {
         gpu_buffer_free(t->gpu, t->kv[il].k);
         gpu_buffer_free(t->gpu, t->kv[il].v);
@@ -330,13 +331,25 @@ static bool write_ple(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t 
     return true;
 }
 
+/* What depends on the position alone: also before the token is known, while the device works. */
+static void place_one(text_gpu *t, uint32_t pos) {
+    one_token *one = &t->one;
+    if (one->pos == pos) return;
+    one->pos = pos;
+    memcpy(one->host + ONE_STEP, &(step_uniform){.pos = pos, .n_tok = 1}, sizeof(step_uniform));
+    model_rope_rows(t->model, true, pos, 1, (float *)(void *)(one->host + ONE_ROPE));
+    model_rope_rows(t->model, false, pos, 1, (float *)(void *)(one->host + ONE_ROPE_GLOBAL));
+}
+
 static bool write_one(text_gpu *t, int32_t id, uint32_t pos, carat_error *err) {
-    step_uniform step = {.pos = pos, .n_tok = 1};
-    gpu_write(t->gpu, t->one.step, 0, &step, sizeof step);
-    gpu_write(t->gpu, t->one.ids, 0, &id, 4);
-    write_rope(t, true, pos, 1, t->one.rope_sliding);
-    write_rope(t, false, pos, 1, t->one.rope_global);
-    return write_ple(t, &id, 1, t->model->config.n_layer, t->one.ple_token, err);
+    const uint32_t width = t->model->config.n_layer * t->model->config.n_ple;
+    uint8_t *host = t->one.host;
+    place_one(t, pos);
+    memcpy(host, &id, sizeof id);
+    if (width && !model_ple_row(t->model, id, width, (float *)(void *)(host + ONE_PLE), err))
+        return false;
+    gpu_write(t->gpu, t->one.inputs, 0, host, ONE_PLE + 4 * (size_t)width);
+    return true;
 }
 
 /* The span that position pos is in; NULL: there is a token. */
@@ -417,7 +430,7 @@ static bool run_decode(text_gpu *t, bool head, uint32_t pos, carat_error *err) {
     decode_gpu_inputs(t, s);
     decode_gpu_layers(t, s, 0, pos);
     if (head) decode_gpu_head(t, s);
-    return kernel_end(s, err) && gpu_submit(t->gpu, err);
+    return kernel_end(s, err) && (head || gpu_submit(t->gpu, err));
 }
 
 /* The layers that own KV for all tokens, the others for the last one, which they leave behind. */
@@ -434,7 +447,7 @@ static bool run_prefill(text_gpu *t, const text_input *in, bool head, carat_erro
         decode_gpu_layers(t, s, c->n_owner, in->pos + in->n_tok - 1);
         decode_gpu_head(t, s);
     }
-    return kernel_end(s, err) && gpu_submit(t->gpu, err);
+    return kernel_end(s, err) && (head || gpu_submit(t->gpu, err));
 }
 
 bool text_gpu_run_soft(text_gpu *t, const text_input *in, bool head, carat_error *err) {
@@ -445,8 +458,11 @@ bool text_gpu_run_soft(text_gpu *t, const text_input *in, bool head, carat_error
         return fail(err, CARAT_E_ARGUMENT, "text: nothing follows the soft tokens of a picture");
     if (!reserve(t, in->n_tok, err)) return false;
     if ((head || one) && !write_one(t, in->tokens[last], in->pos + last, err)) return false;
-    if (one) return run_decode(t, head, in->pos, err);
-    return write_chunk(t, in, t->model->config.n_owner, err) && run_prefill(t, in, head, err);
+    const bool ok =
+        one ? run_decode(t, head, in->pos, err)
+            : write_chunk(t, in, t->model->config.n_owner, err) && run_prefill(t, in, head, err);
+    if (ok && head) place_one(t, in->pos + in->n_tok);
+    return ok;
 }
 
 bool text_gpu_run(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos, bool head,
@@ -482,10 +498,26 @@ gpu_ticket text_gpu_read_scores(text_gpu *t, uint32_t n_tok, carat_error *err) {
     return gpu_read(t->gpu, t->scores, 0, (size_t)n_tok * 4, err);
 }
 
-static int by_logit(const void *a, const void *b) {
-    const candidate *x = a, *y = b;
-    if (x->logit != y->logit) return x->logit > y->logit ? -1 : 1;
-    return (x->id > y->id) - (x->id < y->id);
+static bool before(candidate a, candidate b) {
+    return a.logit > b.logit || (a.logit >= b.logit && a.id < b.id);
+}
+
+/* Best first. Between two tokens the device waits for it, and qsort() takes three times as long. */
+static void sort_candidates(candidate *c, uint32_t n) {
+    candidate other[TEXT_GPU_LISTED], *from = c, *to = other;
+    for (uint32_t width = 1; width < n; width *= 2) {
+        for (uint32_t at = 0; at < n; at += 2 * width) {
+            uint32_t i = at, j = min_u32(at + width, n);
+            const uint32_t i_end = j, j_end = min_u32(j + width, n);
+            for (uint32_t k = at; k < j_end; k++)
+                to[k] =
+                    i < i_end && (j == j_end || before(from[i], from[j])) ? from[i++] : from[j++];
+        }
+        candidate *swap = from;
+        from = to;
+        to = swap;
+    }
+    if (from != c) memcpy(c, from, n * sizeof *c);
 }
 
 uint32_t text_gpu_candidates(const text_gpu *t, const void *bytes, candidate *out, float *lse) {
@@ -496,7 +528,7 @@ uint32_t text_gpu_candidates(const text_gpu *t, const void *bytes, candidate *ou
         head[0] < min_u32(TEXT_GPU_CANDIDATES, t->model->config.n_vocab))
         return 0;
     memcpy(out, (const char *)bytes + sizeof head, head[0] * sizeof *out);
-    qsort(out, head[0], sizeof *out, by_logit);
+    sort_candidates(out, head[0]);
     return min_u32(head[0], TEXT_GPU_CANDIDATES);
 }
 

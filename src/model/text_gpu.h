@@ -34,12 +34,19 @@ typedef struct kv_gpu {
 } kv_gpu;
 
 /* Inputs of decode, which takes one token: also of the last one of a prompt, when the layers above
- * the last KV owner run for it alone. */
+ * the last KV owner run for it alone. They are in one buffer, since each write costs time between
+ * two tokens: the token's id, then at these bytes */
+enum {
+    ONE_STEP = 256,                    /* step_uniform */
+    ONE_ROPE = 512,                    /* [n_rot, 2] f32 for sliding layers */
+    ONE_ROPE_GLOBAL = ONE_ROPE + 2048, /* the same for global ones */
+    ONE_PLE = ONE_ROPE_GLOBAL + 2048,  /* [n_layer * n_ple] f32: scaled row of the table */
+};
 typedef struct one_token {
-    gpu_buffer step, ids;
-    gpu_buffer rope_sliding, rope_global; /* [n_rot, 2] f32 */
-    gpu_buffer ple_token;                 /* [n_layer * n_ple] f32: scaled row of the table */
-    gpu_buffer ple_proj;                  /* [n_layer * n_ple] projection of the embedding, raw */
+    gpu_buffer inputs;
+    gpu_buffer ple; /* [n_layer, n_ple] projection of the embedding, then ple_input's e */
+    uint8_t *host;  /* what goes to `inputs` */
+    uint32_t pos;   /* the position that `host` is for; UINT32_MAX: none */
 } one_token;
 
 typedef struct text_gpu {
@@ -103,7 +110,8 @@ bool text_gpu_adapt(text_gpu *t, const lora_gpu *adapters, carat_error *err);
 void text_gpu_memory(const model *m, uint64_t *kv_fixed, uint64_t *kv_token, uint64_t *scratch);
 
 /* Submits a run of ids [n_tok] at pos.. With `head` the last token's logits are computed and its
- * candidates selected; read them with text_gpu_read(). n_tok <= n_chunk. */
+ * candidates selected; text_gpu_read(), which must follow, submits the end of it and reads them.
+ * n_tok <= n_chunk. */
 bool text_gpu_run(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t pos, bool head,
                   carat_error *err);
 /* The same with soft tokens (span.device); with `head` the last one must be a token. A picture
