@@ -36,7 +36,7 @@ endif
 
 # stb_image counts on what arithmetic does everywhere; that it stays inside its memory is checked.
 STB_LAX := pointer-overflow,shift,signed-integer-overflow,nonnull-attribute
-$(O)/cli/media_stb.o: FLAGS += -fno-sanitize=$(STB_LAX)
+$(O)/cli/media_stb.o: FLAGS += -fno-strict-overflow -fno-sanitize=$(STB_LAX)
 
 # Without Dawn's header (tools/deps.sh fetches it) carat is built for the CPU alone.
 SKIP := src/gpu/gpu_web.c \
@@ -112,8 +112,8 @@ $(O)/test_%: $(O)/tests/test_%.o $(O)/tests/help.a $(O)/libcarat.a
 	echo '  LINK $@'
 	$(CC) $(FLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) -lcmocka
 
-$(O)/test_decode $(O)/fuzz_media: $(MEDIA_OBJ)
-$(O)/test_decode $(O)/fuzz_media: LIBS += $(CLI_LIBS)
+$(O)/test_decode $(O)/test_jpeg $(O)/fuzz_media: $(MEDIA_OBJ)
+$(O)/test_decode $(O)/test_jpeg $(O)/fuzz_media: LIBS += $(CLI_LIBS)
 
 $(O)/tests/help.a: $(HELP_OBJ) $(O)/flags
 	mkdir -p $(@D)

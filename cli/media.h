@@ -92,10 +92,10 @@ const char *file_kind(const uint8_t *data, size_t n);
 typedef struct jpeg_info {
     uint32_t orientation; /* of EXIF, 1 to 8; 1 when nothing is said */
     uint32_t width, height, n_component, n_bit;
-    bool arithmetic; /* or another coding that nobody uses */
-    bool adobe;      /* the components' colours are told */
-    bool codes;      /* its tables of codes make sense: stb_image trusts them */
-    bool whole;      /* it goes on to its end marker */
+    bool arithmetic;   /* or another coding that nobody uses */
+    bool adobe;        /* the components' colours are told */
+    bool whole;        /* it goes on to its end marker, and each component is there */
+    const char *fault; /* what is wrong with its segments, in which stb_image trusts; or NULL */
 } jpeg_info;
 
 void jpeg_scan(const uint8_t *data, size_t n, jpeg_info *out);

@@ -24,7 +24,7 @@ static bool check_jpeg(const char *what, const jpeg_info *j, carat_error *err) {
                     "%s: a JPEG in a coding that carat does not read; save it as baseline or "
                     "progressive, with 8 bits",
                     what);
-    if (!j->codes) return fail(err, CARAT_E_FORMAT, "%s: the JPEG is damaged", what);
+    if (j->fault) return fail(err, CARAT_E_FORMAT, "%s: the JPEG is damaged: %s", what, j->fault);
     return j->whole || fail(err, CARAT_E_FORMAT, "%s: the JPEG is cut short", what);
 }
 

@@ -1,6 +1,7 @@
 /* media_probe: what the bytes of a file are, told by its first ones and never by its name; whether
- * a picture or a sound goes on to its end, which decoders are lax about; and how a JPEG is turned.
- * Every offset in these bytes may be a lie.
+ * a picture or a sound goes on to its end, which decoders are lax about; how a JPEG is turned, and
+ * whether its segments are what stb_image believes they are. Every offset in these bytes may be a
+ * lie.
  *
  * Flow: media.c before; media_image.c and media_sound.c after. */
 #include "media.h"
@@ -106,35 +107,97 @@ static uint32_t exif_orientation(const uint8_t *p, size_t n) {
     return 1;
 }
 
-/* Tables, each of a byte, the number of codes of 1 to 16 bits, and a byte for each code. */
-static bool codes_fit(const uint8_t *p, size_t n) {
-    enum { HEAD = 17, MOST = 256 };
+/* What the segments up to a place have brought. Of a set, bit i: number i is there. */
+typedef struct jpeg_state {
+    jpeg_info *info;
+    const uint8_t *components; /* [n_component, 3] an id, how dense, its table of steps; or NULL */
+    bool progressive;
+    uint32_t steps; /* tables of quantisation */
+    uint32_t codes; /* tables of codes: from 0 of the averages (DC), from 16 of the rest (AC) */
+    uint32_t begun; /* components whose averages are there */
+    uint32_t n_scan;
+} jpeg_state;
+
+static bool is_in(uint32_t set, uint32_t i) { return i < 32 && (set >> i & 1); }
+
+/* Tables, each of a byte and of 64 numbers of one or two bytes. */
+static bool take_steps(jpeg_state *s, const uint8_t *p, size_t n) {
     for (size_t at = 0; at < n;) {
-        size_t n_code = 0;
-        if (n - at < HEAD) return false;
-        for (size_t i = 1; i < HEAD; i++) n_code += p[at + i];
+        const size_t size = p[at] & 0x10 ? 129 : 65;
+        if (p[at] & ~0x13 || size > n - at) return false;
+        s->steps |= 1u << (p[at] & 3);
+        at += size;
+    }
+    return true;
+}
+
+/* Tables, each of a byte, the number of codes of 1 to 16 bits, and a byte for each code. Codes
+ * count up from 0 and none is all ones. No picture needs as many as MOST, and stb_image would take
+ * one more for none. */
+static bool take_codes(jpeg_state *s, const uint8_t *p, size_t n) {
+    enum { HEAD = 17, MOST = 255 };
+    for (size_t at = 0; at < n;) {
+        uint32_t n_code = 0, next = 0;
+        if (n - at < HEAD || p[at] & ~0x13) return false;
+        for (uint32_t len = 1; len < HEAD; len++) {
+            n_code += p[at + len];
+            next = 2 * next + p[at + len];
+            if (next >= 1u << len) return false;
+        }
         if (n_code > MOST || n_code > n - at - HEAD) return false;
+        s->codes |= 1u << p[at];
         at += HEAD + n_code;
     }
     return true;
 }
 
-/* The segment of marker with body [n]. */
-static void jpeg_segment(uint8_t marker, const uint8_t *body, size_t n, jpeg_info *out) {
-    static const char exif[6] = "Exif\0", adobe[5] = "Adobe";
-    bool is_frame = marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 &&
-                    marker != 0xcc; /* tables of codes are in between */
-    if (is_frame && n >= 6) {
-        out->n_bit = body[0];
-        out->height = big(body + 1, 2);
-        out->width = big(body + 3, 2);
-        out->n_component = body[5];
-        out->arithmetic = marker > 0xc2;
+static bool take_frame(jpeg_state *s, uint8_t marker, const uint8_t *p, size_t n) {
+    if (s->components || n < 6 || p[5] < 1 || p[5] > 4 || n != 6 + 3 * (size_t)p[5]) return false;
+    s->info->n_bit = p[0];
+    s->info->height = big(p + 1, 2);
+    s->info->width = big(p + 3, 2);
+    s->info->n_component = p[5];
+    s->info->arithmetic = marker > 0xc2;
+    s->progressive = marker == 0xc2;
+    s->components = p + 6;
+    return true;
+}
+
+/* Whether what a scan names is there: components, each with its two tables of codes, and what it
+ * brings of them. */
+static bool take_scan(jpeg_state *s, const uint8_t *p, size_t n) {
+    if (!s->components || n < 4 || n != 4 + 2 * (size_t)p[0]) return false;
+    const uint8_t *band = p + n - 3; /* the first and the last frequency, and which of their bits */
+    const bool averages = !s->progressive || (band[0] == 0 && band[2] < 0x10);
+    const bool rest = !s->progressive || band[0] > 0;
+    for (const uint8_t *named = p + 1; named < band; named += 2) {
+        uint32_t i = 0;
+        while (i < s->info->n_component && s->components[3 * i] != named[0]) i++;
+        if (i == s->info->n_component || !is_in(s->steps, s->components[3 * i + 2])) return false;
+        if (averages && !is_in(s->codes, named[1] >> 4)) return false;
+        if (rest && !is_in(s->codes, 16 + (named[1] & 15))) return false;
+        if (averages) s->begun |= 1u << i;
     }
-    if (marker == 0xc4 && !codes_fit(body, n)) out->codes = false;
-    if (marker == 0xe1 && n > sizeof exif && memcmp(body, exif, sizeof exif) == 0)
-        out->orientation = exif_orientation(body + sizeof exif, n - sizeof exif);
-    if (marker == 0xee && n >= 12 && memcmp(body, adobe, sizeof adobe) == 0) out->adobe = true;
+    return true;
+}
+
+/* The segment of marker with body [n]. */
+static void jpeg_segment(jpeg_state *s, uint8_t marker, const uint8_t *body, size_t n) {
+    enum { CODES = 0xc4, SCAN = 0xda, STEPS = 0xdb, APP1 = 0xe1, APP14 = 0xee };
+    enum { MOST_SCANS = 100 }; /* a scan of a few bytes takes as long as the picture is large */
+    static const char exif[6] = "Exif\0", adobe[5] = "Adobe";
+    const bool is_frame =
+        marker >= 0xc0 && marker <= 0xcf && marker != CODES && marker != 0xc8 && marker != 0xcc;
+    const char *fault = NULL;
+    if (is_frame && !take_frame(s, marker, body, n)) fault = "its header is wrong";
+    if (marker == STEPS && !take_steps(s, body, n)) fault = "a table of steps is wrong";
+    if (marker == CODES && !take_codes(s, body, n)) fault = "a table of codes is wrong";
+    if (marker == SCAN && !take_scan(s, body, n)) fault = "a scan without its tables";
+    if (marker == SCAN && ++s->n_scan > MOST_SCANS) fault = "it has too many scans";
+    if (marker == APP1 && n > sizeof exif && memcmp(body, exif, sizeof exif) == 0)
+        s->info->orientation = exif_orientation(body + sizeof exif, n - sizeof exif);
+    if (marker == APP14 && n >= 12 && memcmp(body, adobe, sizeof adobe) == 0) s->info->adobe = true;
+    if (!s->info->fault) s->info->fault = fault;
 }
 
 /* Where the next marker is at or behind `at`; n: there is none. FF 00 is data, FF D0 to FF D7 only
@@ -156,19 +219,20 @@ static size_t jpeg_next(const uint8_t *p, size_t n, size_t at) {
 
 void jpeg_scan(const uint8_t *p, size_t n, jpeg_info *out) {
     enum { START = 0xd8, END = 0xd9 };
-    *out = (jpeg_info){.orientation = 1, .codes = true};
+    jpeg_state s = {.info = out};
+    *out = (jpeg_info){.orientation = 1};
     for (size_t at = jpeg_next(p, n, 0); at < n; at = jpeg_next(p, n, at)) {
         uint8_t marker = p[at + 1];
         at += 2;
         if (marker == START) continue;
         if (marker == END) {
-            out->whole = true;
+            out->whole = s.begun == (1u << out->n_component) - 1;
             return;
         }
         if (at + 2 > n) return;
         size_t len = big(p + at, 2);
         if (len < 2 || len > n - at) return;
-        jpeg_segment(marker, p + at + 2, len - 2, out);
+        jpeg_segment(&s, marker, p + at + 2, len - 2);
         at += len;
     }
 }

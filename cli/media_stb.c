@@ -8,10 +8,10 @@
 #include <stdlib.h>
 
 /* A small file can ask for any amount of memory, and stb_image gives it. What a picture of known
- * size needs is known. */
+ * size needs is known. It is zeroed: what a file leaves out is never what was there before. */
 static _Thread_local size_t most_bytes;
 
-static void *limited_malloc(size_t n) { return n > most_bytes ? NULL : malloc(n); }
+static void *limited_malloc(size_t n) { return n > most_bytes ? NULL : calloc(1, n); }
 static void *limited_realloc(void *p, size_t n) { return n > most_bytes ? NULL : realloc(p, n); }
 
 #define STBI_MALLOC(n)     limited_malloc(n)

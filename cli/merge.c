@@ -37,6 +37,7 @@ static int run(settings *s, const char *const *args, size_t n) {
     carat_error err = {0};
     runtime r = {0};
     interrupt_install(false);
+    interrupt_install_term();
     bool ok = open_engine(&r, s, args, n, &err);
     ok = ok && runtime_finish(carat_merge(r.engine, NULL, 0, s->out, s->type, &err), "merging",
                               NULL, &err);

@@ -283,16 +283,16 @@ void table_print(table *t, FILE *f, bool header) {
     t->n = 0;
 }
 
-/* ---- Ctrl-C ---- */
+/* ---- Ctrl-C, SIGTERM ---- */
 
 /* A signal handler has no argument to carry state in, so this is the one place that has globals. */
 static carat_job *volatile watched;
 static volatile sig_atomic_t interrupts, keep_running;
 
 static void on_interrupt(int signal) {
-    (void)signal;
-    interrupts++;
     carat_job *job = watched;
+    if (signal == SIGTERM && job && interrupts) return; /* it is told more than once */
+    interrupts++;
     if (job && interrupts == 1)
         carat_cancel(job);
     else if (job || !keep_running) {
@@ -302,13 +302,19 @@ static void on_interrupt(int signal) {
     }
 }
 
-void interrupt_install(bool keep) {
-    keep_running = keep;
+static void install(int signal) {
     struct sigaction action = {0};
     action.sa_handler = on_interrupt; /* without SA_RESTART: a waiting read must return */
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
+    sigaction(signal, &action, NULL);
 }
+
+void interrupt_install(bool keep) {
+    keep_running = keep;
+    install(SIGINT);
+}
+
+void interrupt_install_term(void) { install(SIGTERM); }
 
 void interrupt_watch(carat_job *job) {
     interrupts = 0;

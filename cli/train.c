@@ -316,6 +316,7 @@ static int run(settings *s, const char *const *args, size_t n) {
     training t = {.settings = s};
     t.view = (train_view){.json = s->json, .runtime = &t.runtime};
     interrupt_install(false);
+    interrupt_install_term();
     bool ok = open_all(&t, args, &err);
     if (ok && !s->report) {
         char title[256];

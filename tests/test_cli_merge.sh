@@ -34,12 +34,15 @@ ask="--device cpu --temperature 0"
     check "the type is in the file" 0 "quantisation +Q8_0" inspect z.gguf
     check "not onto itself" 2 "m.gguf is the model itself" merge m.gguf facts --out m.gguf
 }
-# Ctrl-C after a moment: its status is 130, or it was quicker. A shell's own background
-# processes ignore it, so another program sends it.
-timeout --preserve-status -s INT 0.2 "$carat" merge nano facts --out i.gguf --type q8_0 >out 2>err
-status=$?
-[ $status -eq 130 ] || [ $status -eq 0 ]
-result "Ctrl-C ends it" $?
+# Stopped after a moment: its status is 130, or it was quicker. A shell's own background processes
+# ignore Ctrl-C, so another program sends it, once (--foreground).
+for signal in INT TERM; do
+    timeout --foreground --preserve-status -s $signal 0.2 \
+        "$carat" merge nano facts --out i.gguf --type q8_0 >out 2>err
+    status=$?
+    [ $status -eq 130 ] || [ $status -eq 0 ]
+    result "SIG$signal ends it" $?
+done
 rm -f i.gguf both out err
 # shellcheck disable=SC2012 # names of our own
 [ "$(ls | tr '\n' ' ')" = "facts m.gguf z.gguf " ]

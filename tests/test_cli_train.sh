@@ -98,12 +98,19 @@ status=0
 [ "$(known)" = 0 ]
 result "the facts are not known before" $?
 
-"$carat" train nano facts.jsonl --out facts $teach --save-every 8 >out 2>err </dev/null &
-train=$!
-while [ ! -e facts/checkpoint.safetensors ] && kill -0 $train; do sleep 0.1; done
-kill -INT $train
-wait $train
-status=$?
+stop_with() { # SIGNAL DIR: teaches until the first checkpoint is there, and then sends it
+    "$carat" train nano facts.jsonl --out "$2" $teach --save-every 8 >out 2>err </dev/null &
+    train=$!
+    while [ ! -e "$2/checkpoint.safetensors" ] && kill -0 $train; do sleep 0.1; done
+    kill -"$1" $train
+    wait $train
+    status=$?
+}
+stop_with TERM ended
+expect "SIGTERM saves" 130 "stopped after step [0-9]+ of 140; .* --resume"
+[ -z "$(find ended -name '*part*')" ]
+result "SIGTERM leaves nothing half written" $?
+stop_with INT facts
 expect "Ctrl-C saves, and says how to go on" 130 "stopped after step [0-9]+ of 140; .* --resume"
 [ "$(tail -n 1 facts/loss.csv | cut -d, -f1)" -ge 8 ]
 result "loss.csv is there" $?

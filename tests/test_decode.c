@@ -1,14 +1,6 @@
 /* What the program makes of picture and sound files: pixels and samples of every format, what is
  * turned, cut, too large or something else; base64 and data: URLs; media in messages. */
-#include "../cli/media.h"
-#include "picture_file.h"
-
-/* After carat's headers: it has a macro fail(). */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "picture_test.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -16,45 +8,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static carat_error err;
-#define REQUIRE(call)                                                                              \
-    do {                                                                                           \
-        err = (carat_error){0};                                                                    \
-        if (!(call)) fail_msg("%s: %s", #call, err.message);                                       \
-    } while (0)
-#define REFUSES(text, call)                                                                        \
-    do {                                                                                           \
-        err = (carat_error){0};                                                                    \
-        assert_false(call);                                                                        \
-        if (!strstr(err.message, text)) fail_msg("%s", err.message);                               \
-    } while (0)
-
-static bool decode(const buf *b, media_list *l) {
-    return media_add_bytes(l, CARAT_MEDIA_IMAGE, "p", (const uint8_t *)b->data, b->len, &err);
-}
-
-/* The pixels of a file, which is freed, within `slack` levels. */
-static void check_pixels(buf *b, uint32_t width, uint32_t height, const uint8_t *want, int slack) {
-    media_list l = {0};
-    REQUIRE(decode(b, &l));
-    assert_int_equal(l.n, 1);
-    assert_int_equal(l.items[0].width, width);
-    assert_int_equal(l.items[0].height, height);
-    for (uint32_t i = 0; i < width * height * 3; i++)
-        if (abs(l.items[0].rgb[i] - want[i]) > slack)
-            fail_msg("byte %u is %u, not %u", i, l.items[0].rgb[i], want[i]);
-    media_cut(&l, 0);
-    assert_int_equal(l.bytes, 0);
-    buf_free(b);
-}
-
-static void refused(buf *b, const char *text) {
-    media_list l = {0};
-    REFUSES(text, decode(b, &l));
-    assert_int_equal(l.n, 0);
-    buf_free(b);
-}
 
 /* ---- PNG ---- */
 
@@ -156,102 +109,11 @@ static void bmp_rows(void **state) {
     buf_free(&b);
 }
 
-/* ---- JPEG ---- */
-
-static void jpeg_colours(void **state) {
-    (void)state;
-    buf b = {0}, adobe = {0};
-    uint8_t want[8 * 8 * 3];
-    jpeg_file(&b, 1, 1, 1, (const uint8_t[]){77}, NULL);
-    memset(want, 77, sizeof want);
-    check_pixels(&b, 8, 8, want, 1);
-    jpeg_file(&b, 1, 1, 3, (const uint8_t[]){128, 128, 255}, NULL); /* YCbCr: red */
-    for (int i = 0; i < 64; i++) memcpy(want + 3 * i, (const uint8_t[]){255, 37, 128}, 3);
-    check_pixels(&b, 8, 8, want, 2);
-    jpeg_file(&b, 1, 1, 4, (const uint8_t[]){200, 100, 50, 255}, NULL);
-    refused(&b, "p: a JPEG of four colours that does not say which");
-    buf_put(&adobe, "Adobe\0\x64\0\0\0\0\0", 12); /* CMYK, each inverted */
-    buf segment = {0};
-    jpeg_segment(&segment, 0xffee, adobe.data, adobe.len);
-    jpeg_file(&b, 1, 1, 4, (const uint8_t[]){200, 100, 50, 255}, &segment);
-    for (int i = 0; i < 64; i++) memcpy(want + 3 * i, (const uint8_t[]){200, 100, 50}, 3);
-    check_pixels(&b, 8, 8, want, 2);
-    buf_free(&adobe);
-    buf_free(&segment);
-}
-
-static void jpeg_codings(void **state) {
-    (void)state;
-    buf b = {0};
-    for (int k = 0; k < 2; k++) {
-        jpeg_file(&b, 1, 1, 1, (const uint8_t[]){77}, NULL);
-        char *frame = memmem(b.data, b.len, "\xff\xc0", 2);
-        assert_non_null(frame);
-        if (k)
-            frame[1] = (char)0xc9; /* arithmetic */
-        else
-            frame[4] = 12; /* bits */
-        refused(&b, "a coding that carat does not read");
-    }
-    jpeg_file(&b, 2, 3, 3, (const uint8_t[18]){1, 99, 200}, NULL);
-    for (size_t n = b.len - 1; n > 2; n--) {
-        media_list l = {0};
-        b.len = n;
-        REFUSES("p: the JPEG is cut short", decode(&b, &l));
-    }
-    buf_free(&b);
-}
-
-/* Six blocks of their own level in two columns, as each orientation shows them. */
-static const char *const turned[9] = {NULL,      "ab/cd/ef", "ba/dc/fe", "fe/dc/ba", "ef/cd/ab",
-                                      "ace/bdf", "eca/fdb",  "fdb/eca",  "bdf/ace"};
-
-static void check_turned(const buf *exif, uint32_t orientation) {
-    const char *rows = turned[orientation];
-    const uint32_t n_col = (uint32_t)strcspn(rows, "/"), n_row = n_col == 2 ? 3 : 2;
-    uint8_t levels[6];
-    buf b = {0};
-    media_list l = {0};
-    for (uint32_t i = 0; i < 6; i++) levels[i] = (uint8_t)(20 + 40 * i);
-    jpeg_file(&b, 2, 3, 1, levels, exif);
-    REQUIRE(decode(&b, &l));
-    const carat_media *m = &l.items[0];
-    assert_int_equal(m->width, 8 * n_col);
-    assert_int_equal(m->height, 8 * n_row);
-    for (uint32_t y = 0; y < m->height; y++)
-        for (uint32_t x = 0; x < m->width; x++) {
-            int got = m->rgb[3 * (y * m->width + x)];
-            int want = 20 + 40 * (rows[y / 8 * (n_col + 1) + x / 8] - 'a');
-            if (abs(got - want) > 1)
-                fail_msg("orientation %u: %d at %u, %u, not %d", orientation, got, x, y, want);
-        }
-    media_cut(&l, 0);
-    buf_free(&b);
-}
-
-static void jpeg_orientation(void **state) {
-    (void)state;
-    for (uint32_t i = 0; i < 8 * 4; i++) {
-        buf exif = {0};
-        jpeg_exif(&exif, i & 1, i & 2 ? 3 : 4, 1 + i / 4);
-        check_turned(&exif, 1 + i / 4);
-        buf_free(&exif);
-    }
-    check_turned(NULL, 1);
-    for (uint32_t i = 0; i < 4; i++) { /* what makes no sense is as if it were not there */
-        buf exif = {0};
-        jpeg_exif(&exif, true, i == 0 ? 7 : 3, i == 1 ? 9 : i == 2 ? 0 : 6);
-        if (i == 3) exif.data[14] = 99; /* where the list is: behind the end */
-        check_turned(&exif, 1);
-        buf_free(&exif);
-    }
-}
-
 /* ---- files as they are found ---- */
 
-static const char *const pictures[] = {"shapes.jpg",  "shapes.gif",   "shapes.bmp",
-                                       "shapes.webp", "shapes16.png", "turned.jpg",
-                                       "wide.png",    "one.png",      "frames.gif"};
+static const char *const pictures[] = {
+    "shapes.jpg",      "shapes.gif", "shapes.bmp", "shapes.webp", "shapes16.png",
+    "progressive.jpg", "turned.jpg", "wide.png",   "one.png",     "frames.gif"};
 static const char *const sounds[] = {"stop.flac", "stop.ogg", "stop.mp3"};
 
 static void read_file(const char *name, buf *out) {
@@ -273,7 +135,7 @@ static bool can_read(const char *name) {
 static void formats(void **state) {
     (void)state;
     uint32_t sums[3] = {0};
-    for (size_t i = 0; i < 5; i++) {
+    for (size_t i = 0; i < 6; i++) {
         buf b = {0};
         media_list l = {0};
         if (!can_read(pictures[i])) {
@@ -634,23 +496,13 @@ static void list_limits(void **state) {
 
 int main(void) {
     const struct CMUnitTest with_pictures[] = {
-        cmocka_unit_test(png_colours),
-        cmocka_unit_test(sizes),
-        cmocka_unit_test(gif_frames),
-        cmocka_unit_test(bmp_rows),
-        cmocka_unit_test(jpeg_colours),
-        cmocka_unit_test(jpeg_codings),
-        cmocka_unit_test(jpeg_orientation),
-        cmocka_unit_test(formats),
-        cmocka_unit_test(other_files),
-        cmocka_unit_test(damaged_files),
-        cmocka_unit_test(wav_samples),
-        cmocka_unit_test(sound_formats),
-        cmocka_unit_test(paths),
-        cmocka_unit_test(base64),
-        cmocka_unit_test(take),
-        cmocka_unit_test(attached),
-        cmocka_unit_test(list_limits),
+        cmocka_unit_test(png_colours),   cmocka_unit_test(sizes),
+        cmocka_unit_test(gif_frames),    cmocka_unit_test(bmp_rows),
+        cmocka_unit_test(formats),       cmocka_unit_test(other_files),
+        cmocka_unit_test(damaged_files), cmocka_unit_test(wav_samples),
+        cmocka_unit_test(sound_formats), cmocka_unit_test(paths),
+        cmocka_unit_test(base64),        cmocka_unit_test(take),
+        cmocka_unit_test(attached),      cmocka_unit_test(list_limits),
     };
     return cmocka_run_group_tests_name("decode", with_pictures, NULL, NULL);
 }

@@ -175,6 +175,11 @@ static bool check_model(const model *m, const gpu *g, carat_error *err) {
                         "layer %u has a head dimension of %u; the GPU kernels take powers of two "
                         "from 32 to 512 (the CPU takes any)",
                         il, c->head_dim);
+        if (c->n_head > 256)
+            return fail(err, CARAT_E_UNSUPPORTED,
+                        "layer %u has %u heads; the GPU kernels take at most 256 (the CPU takes "
+                        "any)",
+                        il, c->n_head);
         if (c->n_head * c->head_dim % 64 || c->n_kv * c->head_dim % 32)
             return fail(err, CARAT_E_UNSUPPORTED,
                         "layer %u has %u heads of %u values, %u for keys; the GPU kernels take "
