@@ -6,14 +6,15 @@
 //   elements: with n = ceil(n_ff / 64), high of group g is element g % 4 * n + g / 4, low the one
 //   4 n later, and scale and sum are half g % 2 of element 8 n + g / 2. h goes to h_out.
 //   With U, gate z and up z have what adapters add (lib/lora_rows: n_col = n_embd, two targets of
-//   n_ff rows), and behind act are parts of the down rows' u, one of each workgroup:
-//   [down_rank / 2, n_part, 2] f32, two ranks side by side, two parts an element, from part0 on; of
-//     sum_r Adown[k, row0 + r] act[row0 + r], r of the workgroup. Otherwise lora is not read.
+//   n_ff rows), and behind act are n_part parts of the down rows' u; a workgroup's is the one at
+//   slot0 + its number: sum_r Adown[k, row0 + r] act[row0 + r], r of its rows, k < down_rank. They
+//   are [down_rank / 2, n_part, 2] f32 from element part0 on, n_part rounded up to be even.
+//   Otherwise lora is not read.
 //   wA gate [n_row, n_embd], wB up [n_row, n_embd].
 // Grid: any number of workgroups; each norms the stream for itself, then they take blocks of
 // 256 / LANES rows in turn; LANES threads share a row of each matrix; rows come in whole groups of
-// 16. With MORE there is a workgroup for every block. z as 16-bit integers in
-// groups of 16, the rest f32 (lib/input64); n_embd is a multiple of 64.
+// 16. With MORE there is a workgroup for every block. z as 16-bit integers in groups of 16, the
+// rest f32 (lib/input64); n_embd is a multiple of 64.
 // CPU twin: ref_rmsnorm(), ref_matmul(), ref_lora(), ref_geglu().
 
 override LANES: u32 = 8; // 8 or 16
@@ -38,7 +39,7 @@ struct Args {
 var<workgroup> values: array<f32, 32>; // of the workgroup's rows
 
 var<private> first_group: bool;
-var<private> part: f32; // of the down rows' u, this thread's
+var<private> down_part: f32; // of the down rows' u, this thread's
 
 // Values 4 i .. 4 i + 3 of the normed stream; the first workgroup writes the stream.
 fn input_value(i: u32) -> vec4<f32> {
@@ -104,7 +105,7 @@ fn down_a(row0: u32, r: u32, lid: u32) -> vec4<u32> {
 }
 
 // Adds the block's part of the down rows' u to the workgroup's, which the last block writes. The
-// first ranks wait in `part`, others where they belong.
+// first ranks wait in down_part, others where they belong.
 fn put_parts(row0: u32, step: u32, ahead: vec4<u32>, slot: u32, lid: u32) {
     let rows = 256 / LANES; // of the block; eight for each of some threads
     let i = lid % LANES;
@@ -117,8 +118,8 @@ fn put_parts(row0: u32, step: u32, ahead: vec4<u32>, slot: u32, lid: u32) {
             sum = lora_dot(a, values4(8 * i), values4(8 * i + 4));
         }
         if (r0 == 0) {
-            part += sum;
-            sum = part;
+            down_part += sum;
+            sum = down_part;
             if (row0 + step < args.n_row) { continue; }
         }
         sum = lanes_sum(vec2(sum, 0.0), lid).x;

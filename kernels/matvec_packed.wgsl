@@ -4,7 +4,7 @@
 //   out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; wA [n_row, n_col].
 //   x: 16-bit integers in groups of 16, laid out as decode_ffn leaves them; n_col is a multiple of
 //   64. With U, what adapters add comes to it (lib/lora_rows, one target); their u is the sum of
-//   n_part parts that are behind x, from element part0 on (decode_ffn). Otherwise lora is not read.
+//   n_part parts that decode_ffn left behind x, from element part0 on. Otherwise lora is not read.
 // Grid: ceil(n_row * LANES / 1024); LANES threads share four rows, so that what is read of x serves
 // all four, and take TURNS = ceil(n_col / 64 / LANES) chunks each. f32 sums.
 // CPU twin: ref_matmul(), ref_lora().

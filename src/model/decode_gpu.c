@@ -48,8 +48,8 @@ typedef struct shape {
     uint32_t rows;             /* of a workgroup */
 } shape;
 
-/* Few threads a row (`least` to `most`) make the best use of memory, but many are needed to keep the
- * device busy when there are few rows. */
+/* Few threads a row (`least` to `most`) make the best use of memory, but many are needed to keep
+ * the device busy when there are few rows. */
 static uint32_t lanes_for(uint32_t n_row, uint32_t n_col, uint32_t least, uint32_t most,
                           uint32_t want) {
     uint32_t lanes = least;
