@@ -1,9 +1,8 @@
-// include: reduce4 step lora_added own_token
+// include: reduce4 step own_token
 // decode_attn: second stage of a layer, one token. Norms and rotates q (and k, and norms v, of this
 // token, and stores both), then attends, split over the keys.
 //   qkv: raw rows [n_head * HEAD_DIM | n_kv * HEAD_DIM | n_kv * HEAD_DIM] of this token; owner = 0:
-//   only q, and this token's K and V are in the cache already; k_eq_v: v is the raw k. With
-//   ADAPTED, B u is added to these rows (lib/lora_added); otherwise `added` is not read.
+//   only q, and this token's K and V are in the cache already; k_eq_v: v is the raw k.
 //   keys, values: f16 [n_slot, n_kv, HEAD_DIM]; position p in slot p % n_slot.
 //   Visible: p - window < key <= p (window 0: all).
 //   out [n_split, n_head, HEAD_DIM] = sum over the split's keys of exp(s - m) v, unnormed;
@@ -14,7 +13,6 @@
 // power of two, 32 to 512. f32, K and V rounded to f16. CPU twin: text_cpu.c's attention.
 
 override HEAD_DIM: u32 = 256;
-override ADAPTED: u32 = 0;
 override CHUNKS: u32 = HEAD_DIM / 8; // of 8 values, in a head
 override KEYS: u32 = 256 / CHUNKS;   // whose values are summed at a time
 
@@ -24,8 +22,7 @@ const FAR = -1e30;
 struct Args {
     n_head: u32, n_kv: u32, n_rot: u32, n_split: u32,
     window: u32, n_slot: u32, owner: u32, k_eq_v: u32,
-    w_q: u32, w_k: u32, eps: f32, rank: u32,
-    b0: u32
+    w_q: u32, w_k: u32, eps: f32
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<uniform> step: Step;
@@ -36,7 +33,6 @@ struct Args {
 @group(0) @binding(6) var<storage, read_write> values: array<vec4<u32>>;
 @group(0) @binding(7) var<storage, read_write> out: array<f32>;
 @group(0) @binding(8) var<storage, read_write> stat: array<vec2<f32>>;
-@group(0) @binding(9) var<storage, read> added: array<u32>;
 
 // Four heads' q at dimension i in q[i % 8 * 64 + i / 8]; then partial sums of V.
 var<workgroup> q: array<vec4<f32>, 512>;

@@ -1,6 +1,6 @@
 // lora_embed: what adapters add to embeddings: x[t, i] += scale * sum_k B[i, k] f[k] A[ids[t], k].
-//   lora: from word n_rank on n_rank f32 factors f, then A [n_vocab, n_rank] from word a0 on and
-//   B [n_embd, n_rank] from word b0 on, f16 pairs; x [n_tok, n_embd]. n_rank is even.
+//   lora: n_rank f32 factors f, then A [n_vocab, n_rank] from word a0 on and B [n_embd, n_rank]
+//   from word b0 on, f16 pairs; x [n_tok, n_embd]. n_rank is even.
 // Grid: (ceil(n_embd / 64), n_tok); a thread makes a value. f32, A and B are f16.
 // CPU twin: ref_lora_embed().
 
@@ -19,8 +19,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let b = args.b0 + i * n;
     var sum = 0.0;
     for (var k = 0u; k < n; k++) {
-        let at = args.n_rank + 2 * k;
-        let f = vec2(bitcast<f32>(lora[at]), bitcast<f32>(lora[at + 1]));
+        let f = vec2(bitcast<f32>(lora[2 * k]), bitcast<f32>(lora[2 * k + 1]));
         sum += dot(unpack2x16float(lora[b + k]), f * unpack2x16float(lora[a + k]));
     }
     x[wid.y * args.n_embd + i] += args.scale * sum;

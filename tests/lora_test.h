@@ -12,8 +12,9 @@ typedef struct group_data {
     lora_group g;
     lora_pair pairs[3];
     uint32_t n;      /* pairs */
-    uint32_t *words; /* as written */
-    kt_output store;
+    uint32_t *words; /* [n_word] as written */
+    size_t n_word;
+    gpu_view store;
 } group_data;
 
 static inline float *rounded_values(size_t n, float size) {
@@ -27,7 +28,7 @@ static inline void put_pair(uint32_t *words, const lora_group *g, const lora_pai
     uint16_t *a = (uint16_t *)(words + g->a0), *b = (uint16_t *)(words + g->b0);
     for (uint32_t r = 0; r < p->rank; r++) {
         const uint32_t to = i * g->rank + r;
-        memcpy(words + g->n_rank + to, &p->scale, 4);
+        memcpy(words + g->factors + to, &p->scale, 4);
         for (uint32_t c = 0; c < p->n_col; c++)
             a[embed ? c * g->n_rank + to : to * p->n_col + c] =
                 float_to_half(p->a[r * p->n_col + c]);
@@ -36,13 +37,13 @@ static inline void put_pair(uint32_t *words, const lora_group *g, const lora_pai
     }
 }
 
-/* Targets of n_rows[i] rows; the i-th has a rank less than `rank` by i, but at least 1. Their u is
- * random: kernels that use it find it so, kernels that make it write over it. */
+/* Targets of n_rows[i] rows; the i-th has a rank less than `rank` by i, but at least 1. In front of
+ * the group are `before` words of others. */
 static inline group_data make_group(uint32_t rank, uint32_t n_col, const uint32_t *n_rows,
-                                    uint32_t n, bool embed) {
+                                    uint32_t n, uint32_t before, bool embed) {
     group_data d = {.n = n};
     lora_group *g = &d.g;
-    g->rank = rank + rank % 2;
+    g->rank = (uint32_t)round_up(rank, 8);
     g->n_rank = g->rank * n;
     g->n_col = n_col;
     for (uint32_t i = 0; i < n; i++) {
@@ -55,15 +56,16 @@ static inline group_data make_group(uint32_t rank, uint32_t n_col, const uint32_
     }
     g->end0 = n > 1 ? n_rows[0] : UINT32_MAX;
     g->end1 = n > 1 ? n_rows[0] + n_rows[1] : UINT32_MAX;
-    g->a0 = 2 * g->n_rank;
+    g->factors = before;
+    g->a0 = before + g->n_rank;
     g->b0 = g->a0 + g->n_rank * n_col / 2;
-    const size_t n_word = g->b0 + (size_t)g->n_row * g->rank / 2;
-    d.words = kt_take(n_word + 1, 4);
-    memcpy(d.words, values(g->n_rank), g->n_rank * 4);
+    d.n_word = g->b0 + (size_t)g->n_row * g->rank / 2;
+    d.words = kt_take(d.n_word, 4);
+    memset(d.words, 0x7f, before * 4); /* not-a-numbers as f16 */
     for (uint32_t i = 0, row0 = 0; i < n; row0 += n_rows[i++])
         put_pair(d.words, g, &d.pairs[i], i, row0, embed);
-    d.store = kt_out_with(d.words, n_word * 4);
-    g->buffer = d.store.view.buffer;
+    d.store = kt_in(d.words, d.n_word * 4);
+    g->buffer = d.store.buffer;
     return d;
 }
 
@@ -72,28 +74,6 @@ static inline void add_reference(const group_data *d, const float *x, uint32_t n
     for (uint32_t t = 0; t < n_tok; t++, want += d->g.n_row, x += d->g.n_col)
         for (uint32_t i = 0, row0 = 0; i < d->n; row0 += d->pairs[i++].n_row)
             ref_lora(&d->pairs[i], 1, x, 1, want + row0);
-}
-
-/* want [g.n_row] += factor * B u, u as it was written. */
-static inline void add_written(const group_data *d, float factor, float *want) {
-    const float *u = (const float *)d->words;
-    for (uint32_t i = 0; i < d->n; u += d->g.rank, want += d->pairs[i++].n_row)
-        for (uint32_t j = 0; j < d->pairs[i].n_row; j++)
-            want[j] +=
-                factor * ref_dot(d->pairs[i].b + (size_t)j * d->pairs[i].rank, u, d->pairs[i].rank);
-}
-
-/* u is factors * A x now, and all else as it was. */
-static inline void check_u(const group_data *d, const float *x, const char *name) {
-    const uint32_t *got = fetch(d->store);
-    float *want = kt_take(d->g.n_rank, 4);
-    for (uint32_t i = 0; i < d->n; i++)
-        for (uint32_t r = 0; r < d->pairs[i].rank; r++)
-            want[i * d->g.rank + r] =
-                d->pairs[i].scale * ref_dot(d->pairs[i].a + (size_t)r * d->g.n_col, x, d->g.n_col);
-    kt_compare(name, (const float *)got, want, d->g.n_rank, KT_F32);
-    assert_memory_equal(got + d->g.n_rank, d->words + d->g.n_rank,
-                        d->store.bytes - d->g.n_rank * 4);
 }
 
 #endif

@@ -4,36 +4,29 @@
  * test_kernels_decode_attn.c. Needs an adapter; a software one is enough. */
 #include "lora_test.h"
 
-/* The LANES, TURNS, ADAPTED and INPUT (0: none) of a stage that can make u or add B u; g NULL:
- * without adapters. */
-static void run_adapted(kernel_call call, const group_data *g, uint32_t lanes, uint32_t input,
-                        uint32_t n_col) {
+/* Runs a stage that can add what adapters do to n_target matrices; g NULL: without adapters. More
+ * than 64 values of u find no room at a time. */
+static void run_adapted(kernel_call call, const lora_group *g, uint32_t n_target, uint32_t lanes,
+                        uint32_t input, uint32_t n_col) {
+    const uint32_t n_u = g ? min_u32(max_u32(n_target * g->rank, 8), 64) : 0;
     const gpu_constant constants[] = {{"LANES", lanes},
                                       {"TURNS", turns_of(lanes, input ? input : n_col, n_col)},
-                                      {"ADAPTED", g != NULL},
+                                      {"U", n_u},
+                                      {"MORE", g && n_target * g->rank > n_u},
                                       {"INPUT", input}};
     call.constants = constants;
-    call.n_constant = input ? 4 : 3;
+    call.n_constant = input ? 5 : 4;
     begin();
     kernel_run(kt.steps, &call);
     end();
 }
 
-/* The group of rank `rank` that a case asks for, of n targets of n_row rows; 0: none. */
-static const group_data *adapters(uint32_t rank, uint32_t n_col, uint32_t n_row, uint32_t n) {
-    const uint32_t n_rows[] = {n_row, n_row};
-    group_data *g = kt_take(1, sizeof *g);
-    if (!rank) return NULL;
-    *g = make_group(rank, n_col, n_rows, n, false);
-    return g;
+/* The group of rank `rank` that a case asks for, of n targets of n_rows[i] rows; 0: none, and its
+ * store is any buffer. */
+static group_data adapters(uint32_t rank, uint32_t n_col, const uint32_t *n_rows, uint32_t n) {
+    if (rank) return make_group(rank, n_col, n_rows, n, 8, false);
+    return (group_data){.store = kt_in(values(64), 256)};
 }
-
-/* Workgroups beside those of the last tile's rows. */
-static uint32_t more_groups(const group_data *g, uint32_t lanes) {
-    return g ? div_up(g->g.n_rank / 2, 256 / lanes) : 0;
-}
-
-static gpu_view store_of(const group_data *g) { return g ? g->store.view : kt_out(256).view; }
 
 /* ---- matvec ---- */
 
@@ -151,34 +144,62 @@ static uint32_t *pack_input(float *x, uint32_t n) {
     return packed;
 }
 
+/* Floats of n_part parts of u, and their sum for a rank. */
+static uint32_t part_values(const lora_group *g, uint32_t n_part) {
+    return g->rank * (n_part + n_part % 2);
+}
+
+static float sum_parts(const float *parts, uint32_t n_part, uint32_t r) {
+    const float *of = parts + (size_t)(r / 2) * 2 * (n_part + n_part % 2) + r % 2;
+    float sum = 0;
+    for (uint32_t i = 0; i < n_part; i++) sum += of[2 * i];
+    return sum;
+}
+
+/* Parts of u behind the n words of a packed input, so that it is random; want += B u. */
+static uint32_t *pack_parts(const group_data *d, uint32_t *packed, uint32_t n, uint32_t n_part,
+                            float *want) {
+    const lora_pair *p = &d->pairs[0];
+    const uint32_t n_value = part_values(&d->g, n_part);
+    uint32_t *all = kt_take(n + n_value, 4);
+    float *parts = values(n_value), *u = kt_take(d->g.rank, 4);
+    memcpy(all, packed, n * 4);
+    memcpy(all + n, parts, n_value * 4);
+    for (uint32_t r = 0; r < p->rank; r++) u[r] = p->scale * sum_parts(parts, n_part, r);
+    for (uint32_t i = 0; i < p->n_row; i++) want[i] += ref_dot(p->b + i * p->rank, u, p->rank);
+    return all;
+}
+
 static void one_packed(uint32_t type, uint32_t n_row, uint32_t n_col, uint32_t lanes,
                        uint32_t rows_a_tile, uint32_t rank) {
     weight *w = matrix(type, n_row, n_col, rows_a_tile);
     float *x = values(n_col), *want = kt_take(n_row, 4);
-    const gpu_view in = kt_in(pack_input(x, n_col), packed_words(n_col) * 4);
-    const group_data *g = adapters(rank, n_col, n_row, 1);
-    const gpu_view store = store_of(g);
+    const group_data d = adapters(rank, 64, &n_row, 1);
+    const uint32_t n_part = n_col / 32 - 1, n_word = packed_words(n_col);
+    uint32_t *packed = pack_input(x, n_col);
     ref_matmul(w, 0, x, 1, want);
+    if (rank) packed = pack_parts(&d, packed, n_word, n_part, want);
+    const gpu_view in = kt_in(packed, (n_word + part_values(&d.g, n_part)) * 4);
     const kt_output out = kt_out(n_row * 4);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *t = &w->tiles[i];
-        const uint32_t n_group = div_up(t->n_row * lanes, 1024);
         const matvec_packed_args args = {.n_row = t->n_row,
                                          .n_col = n_col,
                                          .out0 = t->row0,
                                          .scale = w->scale,
-                                         .n_group = n_group,
-                                         .n_rank = g ? g->g.n_rank : 0,
-                                         .a0 = g ? g->g.a0 / 2 : 0};
+                                         .rank = d.g.rank,
+                                         .factors = d.g.factors / 4,
+                                         .b0 = d.g.b0 / 4,
+                                         .part0 = n_word / 4,
+                                         .n_part = n_part};
         run_adapted((kernel_call){.kernel = &kernel_matvec_packed,
                                   .formats = {type},
                                   .args = &args,
-                                  .views = {in, whole(t->buffer), out.view, store},
-                                  .x = n_group + (i + 1 < w->n_tile ? 0 : more_groups(g, lanes))},
-                    g, lanes, 0, n_col);
+                                  .views = {in, whole(t->buffer), out.view, d.store},
+                                  .x = div_up(t->n_row * lanes, 1024)},
+                    rank ? &d.g : NULL, 1, lanes, 0, n_col);
     }
     kt_compare("matvec_packed", fetch(out), want, n_row, KT_F32);
-    if (g) check_u(g, x, "matvec_packed: u");
     kt_reset();
 }
 
@@ -240,9 +261,11 @@ typedef struct qkv_case {
     uint32_t types[3], n_row[3]; /* of q, k, v */
     uint32_t n_embd, lanes, input, rows_a_tile;
     bool pending;
+    uint32_t rank; /* of adapters */
 } qkv_case;
 
-static void run_qkv(const qkv_case *c, weight *const *w, const stream_data *s, gpu_view out) {
+static void run_qkv(const qkv_case *c, weight *const *w, const stream_data *s, const group_data *d,
+                    uint32_t h0, gpu_view out) {
     for (uint32_t i = 0; i < w[0]->n_tile; i++) { /* k and v go with the last tile of q */
         const weight_tile *q = &w[0]->tiles[i];
         const bool last = i + 1 == w[0]->n_tile;
@@ -257,15 +280,20 @@ static void run_qkv(const qkv_case *c, weight *const *w, const stream_data *s, g
                                       .q0 = q->row0,
                                       .scale_q = w[0]->scale,
                                       .scale_k = w[1]->scale,
-                                      .scale_v = w[2]->scale};
-        run_with((kernel_call){.kernel = &kernel_decode_qkv,
-                               .formats = {c->types[0], c->types[1], c->types[2]},
-                               .args = &args,
-                               .views = {s->base, s->update, s->vectors, whole(q->buffer),
-                                         whole(w[1]->tiles[0].buffer), whole(w[2]->tiles[0].buffer),
-                                         s->out.view, out},
-                               .x = (args.n_q + args.n_k + args.n_v) / (256 / c->lanes)},
-                 c->lanes, c->input, c->n_embd);
+                                      .scale_v = w[2]->scale,
+                                      .h0 = h0,
+                                      .rank = d->g.rank,
+                                      .factors = d->g.factors / 4,
+                                      .a0 = d->g.a0 / 4,
+                                      .b0 = d->g.b0 / 4};
+        run_adapted((kernel_call){.kernel = &kernel_decode_qkv,
+                                  .formats = {c->types[0], c->types[1], c->types[2]},
+                                  .args = &args,
+                                  .views = {s->base, s->update, s->vectors, whole(q->buffer),
+                                            whole(w[1]->tiles[0].buffer),
+                                            whole(w[2]->tiles[0].buffer), d->store, out},
+                                  .x = (args.n_q + args.n_k + args.n_v) / (256 / c->lanes)},
+                    c->rank ? &d->g : NULL, 1, c->lanes, c->input, c->n_embd);
     }
 }
 
@@ -282,20 +310,29 @@ static void one_qkv(qkv_case c) {
         w[i]->scale = 2.0f / (float)(1 << i);
         ref_matmul(w[i], 0, s.normed, 1, at);
     }
-    const kt_output out = kt_out(n * 4);
-    run_qkv(&c, w, &s, out.view);
-    kt_compare("decode_qkv", fetch(out), want, n, KT_F32);
-    check_stream(&s, "decode_qkv");
+    const group_data d = adapters(c.rank, c.n_embd, c.n_row, 1u + !!c.n_row[1] + !!c.n_row[2]);
+    if (c.rank) add_reference(&d, s.normed, 1, want);
+    const kt_output out = kt_out((n + 1 + c.n_embd) * 4);
+    run_qkv(&c, w, &s, &d, n + 1, out.view);
+    const float *got = fetch(out);
+    kt_compare("decode_qkv", got, want, n, KT_F32);
+    kt_compare("decode_qkv: h", got + n + 1, s.h, c.n_embd, KT_F32);
     kt_reset();
 }
 
 static void test_qkv(void **state) {
     (void)state;
-    one_qkv((qkv_case){{QUANT_Q4_K, QUANT_Q6_K, QUANT_Q5_0}, {40, 8, 8}, 768, 32, 256, 24, true});
-    one_qkv((qkv_case){{QUANT_Q4_K, QUANT_Q6_K, QUANT_Q5_0}, {8, 24, 16}, 256, 32, 256, 99, false});
-    one_qkv((qkv_case){{QUANT_BF16, QUANT_F32, QUANT_MXFP4}, {6, 2, 4}, 192, 128, 192, 99, true});
-    one_qkv((qkv_case){{QUANT_Q8_0, QUANT_Q4_K, QUANT_Q4_K}, {64, 32, 0}, 256, 8, 256, 32, true});
-    one_qkv((qkv_case){{QUANT_Q8_0, QUANT_Q8_0, QUANT_Q8_0}, {96, 0, 0}, 832, 8, 256, 64, false});
+    const uint32_t k4 = QUANT_Q4_K, k6 = QUANT_Q6_K, q5 = QUANT_Q5_0, q8 = QUANT_Q8_0;
+    one_qkv((qkv_case){{k4, k6, q5}, {40, 8, 8}, 768, 32, 256, 24, true, 0});
+    one_qkv((qkv_case){{k4, k6, q5}, {8, 24, 16}, 256, 32, 256, 99, false, 0});
+    one_qkv(
+        (qkv_case){{QUANT_BF16, QUANT_F32, QUANT_MXFP4}, {6, 2, 4}, 192, 128, 192, 99, true, 0});
+    one_qkv((qkv_case){{q8, k4, k4}, {64, 32, 0}, 256, 8, 256, 32, true, 0});
+    one_qkv((qkv_case){{q8, q8, q8}, {96, 0, 0}, 832, 8, 256, 64, false, 0});
+    one_qkv((qkv_case){{k4, k6, q5}, {40, 8, 8}, 768, 32, 256, 24, true, 2});
+    one_qkv((qkv_case){{k4, k6, q5}, {8, 24, 16}, 256, 32, 256, 99, false, 16});
+    one_qkv((qkv_case){{q8, k4, k4}, {64, 32, 0}, 256, 8, 256, 32, true, 64});
+    one_qkv((qkv_case){{q8, q8, q8}, {96, 0, 0}, 832, 8, 256, 64, false, 100});
 }
 
 /* ---- the attention's output rows ---- */
@@ -339,30 +376,29 @@ static void one_out(out_case c) {
     ref_matmul(w, 0, o, 1, want);
     const gpu_view in = kt_in(attn, n_split * n_col * 4);
     const gpu_view stats = kt_in(stat, n_split * c.n_head * 8);
-    const group_data *g = adapters(c.rank, n_col, c.n_row, 1);
-    const gpu_view store = store_of(g);
+    const group_data d = adapters(c.rank, n_col, &c.n_row, 1);
     const kt_output out = kt_out(c.n_row * 4);
+    if (c.rank) add_reference(&d, o, 1, want);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *t = &w->tiles[i];
-        const uint32_t n_group = div_up(t->n_row * c.lanes, 256);
         const decode_out_args args = {.n_row = t->n_row,
                                       .n_col = n_col,
                                       .out0 = t->row0,
                                       .scale = w->scale,
                                       .head_dim = c.head_dim,
                                       .n_split = c.n_split,
-                                      .n_group = n_group,
-                                      .n_rank = g ? g->g.n_rank : 0,
-                                      .a0 = g ? g->g.a0 / 2 : 0};
+                                      .rank = d.g.rank,
+                                      .factors = d.g.factors / 4,
+                                      .a0 = d.g.a0 / 4,
+                                      .b0 = d.g.b0 / 4};
         run_adapted((kernel_call){.kernel = &kernel_decode_out,
                                   .formats = {c.type},
                                   .args = &args,
-                                  .views = {in, stats, whole(t->buffer), out.view, store},
-                                  .x = n_group + (i + 1 < w->n_tile ? 0 : more_groups(g, c.lanes))},
-                    g, c.lanes, c.input, n_col);
+                                  .views = {in, stats, whole(t->buffer), out.view, d.store},
+                                  .x = div_up(t->n_row * c.lanes, 256)},
+                    c.rank ? &d.g : NULL, 1, c.lanes, c.input, n_col);
     }
     kt_compare("decode_out", fetch(out), want, c.n_row, KT_F32);
-    if (g) check_u(g, o, "decode_out: u");
     kt_reset();
 }
 
@@ -387,7 +423,7 @@ typedef struct ffn_case {
     uint32_t types[2], n_row, n_embd, lanes, input, rows_a_tile;
     uint32_t groups; /* workgroups that share the rows; 0: as many as there are blocks of rows */
     bool pending;
-    uint32_t rank; /* of adapters */
+    uint32_t rank, down; /* of adapters */
 } ffn_case;
 
 /* Values of groups of 16 as 16-bit integers; checks the sums beside them. */
@@ -411,10 +447,36 @@ static float *unpack_act(const uint32_t *packed, uint32_t n) {
     return x;
 }
 
+/* What adapters add: `in` to gate and up, and u of `down` is made here. */
+typedef struct ffn_added {
+    group_data in, down;
+    uint32_t part0, n_part; /* of that u, behind act */
+    gpu_view store;         /* both */
+} ffn_added;
+
+static uint32_t ffn_groups(const ffn_case *c, const weight_tile *tile) {
+    return c->groups ? c->groups : div_up(tile->n_row, 256 / c->lanes);
+}
+
+static ffn_added make_ffn_added(const ffn_case *c, const weight *gate) {
+    const uint32_t n_rows[] = {c->n_row, c->n_row}, n_out = 16;
+    ffn_added f = {.in = adapters(c->rank, c->n_embd, n_rows, 2),
+                   .part0 = packed_words(c->n_row) / 4};
+    f.store = f.in.store;
+    for (uint32_t i = 0; i < gate->n_tile; i++) f.n_part += ffn_groups(c, &gate->tiles[i]);
+    if (!c->down) return f;
+    f.down = make_group(c->down, c->n_row, &n_out, 1, (uint32_t)round_up(f.in.n_word, 4), false);
+    memcpy(f.down.words, f.in.words, f.in.n_word * 4);
+    f.store = kt_in(f.down.words, f.down.n_word * 4);
+    return f;
+}
+
 static void run_ffn(const ffn_case *c, const weight *gate, const weight *up, const stream_data *s,
-                    const group_data *g, gpu_view act) {
+                    const ffn_added *f, gpu_view act) {
+    uint32_t slot0 = 0;
     for (uint32_t i = 0; i < gate->n_tile; i++) {
         const weight_tile *t = &gate->tiles[i];
+        const uint32_t n_group = ffn_groups(c, t);
         const decode_ffn_args args = {.n_embd = c->n_embd,
                                       .n_row = t->n_row,
                                       .row0 = t->row0,
@@ -425,48 +487,73 @@ static void run_ffn(const ffn_case *c, const weight *gate, const weight *up, con
                                       .scale_gate = gate->scale,
                                       .scale_up = up->scale,
                                       .n_ff = c->n_row,
-                                      .rank = g ? g->g.rank : 0,
-                                      .b0 = g ? g->g.b0 : 0};
+                                      .rank = f->in.g.rank,
+                                      .factors = f->in.g.factors / 4,
+                                      .a0 = f->in.g.a0 / 4,
+                                      .b0 = f->in.g.b0 / 4,
+                                      .down_rank = f->down.g.rank,
+                                      .down_a0 = f->down.g.a0 / 4,
+                                      .part0 = f->part0,
+                                      .n_part = f->n_part,
+                                      .slot0 = slot0};
         run_adapted((kernel_call){.kernel = &kernel_decode_ffn,
                                   .formats = {c->types[0], c->types[1]},
                                   .args = &args,
                                   .views = {s->base, s->update, s->vectors, whole(t->buffer),
-                                            whole(up->tiles[i].buffer), s->out.view, act,
-                                            g ? g->store.view : s->update},
-                                  .x = c->groups ? c->groups : div_up(t->n_row, 256 / c->lanes)},
-                    g, c->lanes, c->input, c->n_embd);
+                                            whole(up->tiles[i].buffer), s->out.view, act, f->store},
+                                  .x = n_group},
+                    c->rank || c->down ? &f->in.g : NULL, 2, c->lanes, c->input, c->n_embd);
+        slot0 += n_group;
     }
+}
+
+/* The parts that follow act, added up, are A of the down rows times act. */
+static void check_parts(const ffn_added *f, const float *parts, const float *act) {
+    const lora_group *g = &f->down.g;
+    const lora_pair *p = &f->down.pairs[0];
+    float *want = kt_take(g->rank, 4), *got = kt_take(g->rank, 4);
+    for (uint32_t r = 0; r < g->rank; r++) {
+        if (r < p->rank) want[r] = ref_dot(p->a + (size_t)r * g->n_col, act, g->n_col);
+        got[r] = sum_parts(parts, f->n_part, r);
+    }
+    kt_compare("decode_ffn: parts of u", got, want, g->rank, KT_F32);
 }
 
 static void one_ffn(ffn_case c) {
     const stream_data s = make_stream(c.n_embd, c.pending);
     weight *gate = matrix(c.types[0], c.n_row, c.n_embd, c.rows_a_tile);
     weight *up = matrix(c.types[1], c.n_row, c.n_embd, c.rows_a_tile);
-    const group_data *g = adapters(c.rank, c.n_embd, c.n_row, 2);
+    const ffn_added f = make_ffn_added(&c, gate);
     float *want = kt_take(2 * c.n_row, 4), *b = want + c.n_row;
     gate->scale = 3;
     ref_matmul(gate, 0, s.normed, 1, want);
     ref_matmul(up, 0, s.normed, 1, b);
-    if (g) add_written(g, 1, want);
+    if (c.rank) add_reference(&f.in, s.normed, 1, want);
     ref_geglu(want, b, c.n_row, want);
-    const kt_output act = kt_out(packed_words(c.n_row) * 4);
-    run_ffn(&c, gate, up, &s, g, act.view);
-    kt_compare("decode_ffn", unpack_act(fetch(act), c.n_row), want, c.n_row, KT_F32);
+    const kt_output act = kt_out((packed_words(c.n_row) + part_values(&f.down.g, f.n_part)) * 4);
+    run_ffn(&c, gate, up, &s, &f, act.view);
+    const uint32_t *got = fetch(act);
+    kt_compare("decode_ffn", unpack_act(got, c.n_row), want, c.n_row, KT_F32);
+    if (c.down) check_parts(&f, (const float *)(got + 4 * f.part0), want);
     check_stream(&s, "decode_ffn");
     kt_reset();
 }
 
 static void test_ffn(void **state) {
     (void)state;
-    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 16, 256, 8, 256, 1000, 0, false, 0});
-    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 112, 1280, 8, 256, 64, 0, true, 0});
-    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 208, 256, 8, 256, 1000, 3, true, 0});
-    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q6_K}, 80, 768, 16, 768, 1000, 2, true, 0});
-    one_ffn((ffn_case){{QUANT_Q6_K, QUANT_Q4_K}, 48, 1280, 8, 1280, 1000, 1, true, 0});
-    one_ffn((ffn_case){{QUANT_BF16, QUANT_MXFP4}, 48, 448, 16, 64, 16, 1, true, 0});
-    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 112, 1280, 8, 256, 64, 0, true, 16});
-    one_ffn((ffn_case){{QUANT_Q4_K, QUANT_Q4_K}, 208, 256, 8, 256, 1000, 3, true, 100});
-    one_ffn((ffn_case){{QUANT_BF16, QUANT_MXFP4}, 48, 448, 16, 64, 16, 1, true, 7});
+    const uint32_t k4 = QUANT_Q4_K;
+    one_ffn((ffn_case){{k4, k4}, 16, 256, 8, 256, 1000, 0, false, 0, 0});
+    one_ffn((ffn_case){{k4, k4}, 112, 1280, 8, 256, 64, 0, true, 0, 0});
+    one_ffn((ffn_case){{k4, k4}, 208, 256, 8, 256, 1000, 3, true, 0, 0});
+    one_ffn((ffn_case){{k4, QUANT_Q6_K}, 80, 768, 16, 768, 1000, 2, true, 0, 0});
+    one_ffn((ffn_case){{QUANT_Q6_K, k4}, 48, 1280, 8, 1280, 1000, 1, true, 0, 0});
+    one_ffn((ffn_case){{QUANT_BF16, QUANT_MXFP4}, 48, 448, 16, 64, 16, 1, true, 0, 0});
+    one_ffn((ffn_case){{k4, k4}, 112, 1280, 8, 256, 64, 0, true, 16, 16});
+    one_ffn((ffn_case){{k4, k4}, 208, 256, 8, 256, 1000, 3, true, 16, 100});
+    one_ffn((ffn_case){{k4, k4}, 208, 256, 8, 256, 48, 0, true, 64, 0});
+    one_ffn((ffn_case){{k4, QUANT_Q6_K}, 80, 768, 16, 768, 1000, 0, true, 100, 2});
+    one_ffn((ffn_case){{QUANT_BF16, QUANT_MXFP4}, 48, 448, 16, 64, 16, 1, true, 7, 64});
+    one_ffn((ffn_case){{k4, k4}, 112, 512, 8, 512, 1000, 2, true, 0, 7});
 }
 
 /* ---- per-layer embeddings ---- */

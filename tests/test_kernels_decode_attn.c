@@ -1,7 +1,7 @@
 /* The kernels for one token that attend, merge the splits of the keys and choose the candidates
  * among the logits, against the CPU's operations: rings that wrap, empty splits, ties, guard words
  * around the outputs. Needs an adapter; a software one is enough. */
-#include "lora_test.h"
+#include "decode_test.h"
 
 #include "model/text_gpu.h"
 
@@ -12,7 +12,6 @@ typedef struct attn_case {
     uint32_t pos, window, n_slot; /* of the ring */
     bool owner, k_eq_v;
     uint32_t n_split;
-    uint32_t rank; /* of adapters; 0: none */
 } attn_case;
 
 /* K or V of a layer: f16 [n_slot, n_kv * head_dim]. */
@@ -27,7 +26,6 @@ typedef struct attn_data {
     uint32_t n_kv_dim, first;           /* n_kv * head_dim; the first visible position */
     float *qkv, *vectors, *rope, *want; /* want [n_head * head_dim] */
     cache_data k, v;
-    group_data added; /* B u, to the raw rows */
     kt_output out, stat;
 } attn_data;
 
@@ -50,26 +48,13 @@ static cache_data make_cache(const attn_data *d, const float *own) {
     return cache;
 }
 
-/* The raw rows, with what adapters add to them. */
-static float *adapted_rows(attn_data *d) {
-    const attn_case *c = &d->c;
-    const uint32_t n_q = c->n_head * c->head_dim, n_kv = d->n_kv_dim;
-    const uint32_t n_rows[] = {n_q, n_kv, n_kv};
-    float *rows = kt_take(n_q + 2 * n_kv, 4);
-    memcpy(rows, d->qkv, (n_q + 2 * n_kv) * 4);
-    if (!c->rank) return rows;
-    d->added = make_group(c->rank, 16, n_rows, !c->owner ? 1 : c->k_eq_v ? 2 : 3, false);
-    add_written(&d->added, 1, rows);
-    return rows;
-}
-
 /* Norm and rotation, as text_cpu.c does it; then every head over the keys it sees. */
 static void attend(attn_data *d) {
     const attn_case *c = &d->c;
     const uint32_t width = d->n_kv_dim, n_key = c->pos + 1 - d->first;
     float *q = kt_take(c->n_head * c->head_dim, 4), *scores = kt_take(n_key, 4);
     float *k = kt_take(width, 4), *v = kt_take(width, 4);
-    const float *raw = adapted_rows(d), *raw_k = raw + c->n_head * c->head_dim;
+    const float *raw = d->qkv, *raw_k = raw + c->n_head * c->head_dim;
     ref_rmsnorm(raw, d->vectors, c->n_head, c->head_dim, EPS, q);
     ref_rope(q, d->rope, c->n_head, c->head_dim, c->n_rot);
     if (c->owner) {
@@ -127,23 +112,19 @@ static void run_attn(const attn_data *d) {
                                    .k_eq_v = c->k_eq_v,
                                    .w_q = 0,
                                    .w_k = c->head_dim,
-                                   .eps = EPS,
-                                   .rank = d->added.g.rank,
-                                   .b0 = d->added.g.b0};
-    const gpu_view rows = kt_in(d->qkv, n_row * 4);
+                                   .eps = EPS};
     begin();
     kernel_run(
         kt.steps,
-        &(kernel_call){
-            .kernel = &kernel_decode_attn,
-            .constants = (gpu_constant[]){{"HEAD_DIM", c->head_dim}, {"ADAPTED", c->rank != 0}},
-            .n_constant = 2,
-            .args = &args,
-            .views = {kt_uniform(&step, sizeof step), rows, kt_in(d->vectors, c->head_dim * 8),
-                      kt_in(d->rope, c->n_rot * 8), d->k.buffer.view, d->v.buffer.view, d->out.view,
-                      d->stat.view, c->rank ? d->added.store.view : rows},
-            .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
-            .y = c->n_split});
+        &(kernel_call){.kernel = &kernel_decode_attn,
+                       .constants = &(gpu_constant){"HEAD_DIM", c->head_dim},
+                       .n_constant = 1,
+                       .args = &args,
+                       .views = {kt_uniform(&step, sizeof step), kt_in(d->qkv, n_row * 4),
+                                 kt_in(d->vectors, c->head_dim * 8), kt_in(d->rope, c->n_rot * 8),
+                                 d->k.buffer.view, d->v.buffer.view, d->out.view, d->stat.view},
+                       .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
+                       .y = c->n_split});
     end();
 }
 
@@ -201,30 +182,25 @@ static void one_attn(attn_case c) {
 
 static void test_attn(void **state) {
     (void)state;
-    /* dim, heads, kv, rotated, pos, window, slots, owner, k_eq_v, splits, rank */
-    one_attn((attn_case){32, 2, 2, 16, 0, 0, 8, true, false, 1, 0}); /* nothing but itself */
-    one_attn((attn_case){32, 1, 1, 16, 0, 0, 1, false, false, 4, 0});
-    one_attn((attn_case){32, 4, 2, 16, 5, 0, 8, true, false, 4, 0});
-    one_attn((attn_case){32, 8, 1, 16, 300, 0, 301, true, false, 1, 0}); /* three blocks */
-    one_attn((attn_case){32, 8, 1, 16, 20, 0, 64, true, false, 64, 0});  /* empty splits */
-    one_attn((attn_case){32, 3, 1, 16, 31, 32, 32, true, false, 1, 0});  /* the ring is just full */
-    one_attn((attn_case){32, 6, 2, 16, 32, 32, 32, true, true, 3, 0});   /* and starts again */
-    one_attn((attn_case){32, 4, 1, 16, 100, 32, 48, false, false, 2, 0});
-    one_attn((attn_case){64, 2, 1, 8, 130, 128, 128, true, false, 1, 0});
-    one_attn((attn_case){64, 5, 1, 32, 259, 0, 260, false, false, 2, 0});
-    one_attn((attn_case){128, 4, 4, 64, 200, 33, 33, true, false, 4, 0});
-    one_attn((attn_case){128, 16, 2, 16, 128, 0, 129, true, true, 1, 0});
-    one_attn((attn_case){256, 8, 1, 128, 700, 512, 512, true, false, 4, 0});
-    one_attn((attn_case){256, 4, 2, 128, 400, 0, 512, false, false, 1, 0}); /* four blocks */
-    one_attn((attn_case){256, 2, 2, 32, 1023, 512, 512, false, false, 64, 0});
-    one_attn((attn_case){512, 8, 1, 64, 150, 0, 200, true, true, 1, 0}); /* three blocks */
-    one_attn((attn_case){512, 2, 1, 256, 64, 0, 65, true, false, 1, 0});
-    one_attn((attn_case){512, 5, 1, 64, 63, 64, 64, false, false, 64, 0});
-    one_attn((attn_case){32, 3, 1, 16, 31, 32, 32, true, false, 1, 1});
-    one_attn((attn_case){32, 6, 2, 16, 32, 32, 32, true, true, 3, 7});
-    one_attn((attn_case){64, 5, 1, 32, 259, 0, 260, false, false, 2, 100});
-    one_attn((attn_case){256, 8, 1, 128, 700, 512, 512, true, false, 4, 16});
-    one_attn((attn_case){512, 2, 1, 256, 64, 0, 65, true, false, 1, 16});
+    /* dim, heads, kv, rotated, pos, window, slots, owner, k_eq_v, splits */
+    one_attn((attn_case){32, 2, 2, 16, 0, 0, 8, true, false, 1}); /* nothing but itself */
+    one_attn((attn_case){32, 1, 1, 16, 0, 0, 1, false, false, 4});
+    one_attn((attn_case){32, 4, 2, 16, 5, 0, 8, true, false, 4});
+    one_attn((attn_case){32, 8, 1, 16, 300, 0, 301, true, false, 1}); /* three blocks */
+    one_attn((attn_case){32, 8, 1, 16, 20, 0, 64, true, false, 64});  /* empty splits */
+    one_attn((attn_case){32, 3, 1, 16, 31, 32, 32, true, false, 1});  /* the ring is just full */
+    one_attn((attn_case){32, 6, 2, 16, 32, 32, 32, true, true, 3});   /* and starts again */
+    one_attn((attn_case){32, 4, 1, 16, 100, 32, 48, false, false, 2});
+    one_attn((attn_case){64, 2, 1, 8, 130, 128, 128, true, false, 1});
+    one_attn((attn_case){64, 5, 1, 32, 259, 0, 260, false, false, 2});
+    one_attn((attn_case){128, 4, 4, 64, 200, 33, 33, true, false, 4});
+    one_attn((attn_case){128, 16, 2, 16, 128, 0, 129, true, true, 1});
+    one_attn((attn_case){256, 8, 1, 128, 700, 512, 512, true, false, 4});
+    one_attn((attn_case){256, 4, 2, 128, 400, 0, 512, false, false, 1}); /* four blocks */
+    one_attn((attn_case){256, 2, 2, 32, 1023, 512, 512, false, false, 64});
+    one_attn((attn_case){512, 8, 1, 64, 150, 0, 200, true, true, 1}); /* three blocks */
+    one_attn((attn_case){512, 2, 1, 256, 64, 0, 65, true, false, 1});
+    one_attn((attn_case){512, 5, 1, 64, 63, 64, 64, false, false, 64});
 }
 
 /* ---- merge ---- */
@@ -246,7 +222,7 @@ static void one_merge(uint32_t n_split, uint32_t n_head, uint32_t head_dim) {
                            .views = {out.view, kt_in(stat, n_split * n_head * 8)},
                            .x = n_head,
                            .y = div_up(head_dim, 64)},
-             0, 0);
+             0, 0, 0);
     const float *got = fetch(out);
     kt_compare("decode_merge", got, want, n_q, KT_F32);
     assert_memory_equal(got + n_q, attn + n_q, (n_split - 1) * n_q * 4);

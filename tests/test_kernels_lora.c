@@ -1,7 +1,6 @@
-/* The kernels that add adapters against the CPU's ref_lora(): odd ranks and shapes, rows and the
- * residual stream as inputs, rows of several targets, guard words around the outputs; and what
- * matmul_geglu takes from them. What the stages of decode do themselves: test_kernels_decode.c,
- * test_kernels_decode_attn.c. Needs an adapter; a software one is enough. */
+/* The kernels that add adapters against the CPU's ref_lora(): odd ranks and shapes, rows of several
+ * targets, guard words around the outputs; and what matmul_geglu takes from them. What the stages
+ * of decode do themselves: test_kernels_decode.c. Needs an adapter; a software one is enough. */
 #include "lora_test.h"
 
 static const uint32_t ranks[] = {1, 7, 16, 64, 100};
@@ -10,14 +9,15 @@ static const uint32_t ranks[] = {1, 7, 16, 64, 100};
 
 static void check_rows(uint32_t rank, uint32_t n_tok, uint32_t n_col, const uint32_t *n_rows,
                        uint32_t n) {
-    const group_data d = make_group(rank, n_col, n_rows, n, false);
+    const group_data d = make_group(rank, n_col, n_rows, n, 8, false);
     const size_t n_out = (size_t)n_tok * d.g.n_row;
     float *x = values((size_t)n_tok * n_col), *old = values(n_out), *want = kt_take(n_out, 4);
     memcpy(want, old, n_out * 4);
     add_reference(&d, x, n_tok, want);
     const gpu_view in = kt_in(x, (size_t)n_tok * n_col * 4);
     const kt_output u = kt_out((size_t)n_tok * d.g.n_rank * 4), out = kt_out_with(old, n_out * 4);
-    const lora_down_args down = {.n_col = n_col, .n_rank = d.g.n_rank, .a0 = d.g.a0 / 2};
+    const lora_down_args down = {
+        .n_col = n_col, .n_rank = d.g.n_rank, .factors = d.g.factors / 2, .a0 = d.g.a0 / 2};
     const lora_up_args up = {.n_row = d.g.n_row,
                              .rank = d.g.rank,
                              .n_rank = d.g.n_rank,
@@ -29,12 +29,12 @@ static void check_rows(uint32_t rank, uint32_t n_tok, uint32_t n_col, const uint
     begin();
     kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_lora_down,
                                         .args = &down,
-                                        .views = {in, d.store.view, u.view},
+                                        .views = {in, d.store, u.view},
                                         .x = div_up(d.g.n_rank, 4),
                                         .y = n_tok});
     kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_lora_up,
                                         .args = &up,
-                                        .views = {u.view, d.store.view, out.view},
+                                        .views = {u.view, d.store, out.view},
                                         .x = div_up(d.g.n_row, 64),
                                         .y = n_tok});
     end();
@@ -53,92 +53,6 @@ static void test_rows(void **state) {
     }
 }
 
-/* ---- one token: the residual stream ---- */
-
-static void check_stream_input(uint32_t rank, uint32_t n_embd, bool pending) {
-    static const uint32_t n_rows[] = {40, 24};
-    const stream_data s = make_stream(n_embd, pending);
-    const group_data d = make_group(rank, n_embd, n_rows, 2, false);
-    float *want = kt_take(d.g.n_row, 4);
-    add_reference(&d, s.normed, 1, want);
-    const kt_output out = kt_out(d.g.n_row * 4);
-    const lora_stream_args args = {.n_embd = n_embd,
-                                   .n_col = n_embd,
-                                   .n_rank = d.g.n_rank,
-                                   .a0 = d.g.a0 / 2,
-                                   .eps = EPS,
-                                   .scale = s.scale,
-                                   .w_post = s.w_post,
-                                   .w_norm = s.w_norm};
-    begin();
-    kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_lora_stream,
-                                        .args = &args,
-                                        .views = {s.base, s.update, s.vectors, d.store.view},
-                                        .x = div_up(d.g.n_rank, 4)});
-    const lora_up_args up = {.n_row = d.g.n_row,
-                             .rank = d.g.rank,
-                             .n_rank = d.g.n_rank,
-                             .end0 = d.g.end0,
-                             .end1 = d.g.end1,
-                             .b0 = d.g.b0,
-                             .out_stride = d.g.n_row};
-    kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_lora_up,
-                                        .args = &up,
-                                        .views = {d.store.view, d.store.view, out.view},
-                                        .x = 1 + d.g.n_row / 64});
-    end();
-    check_u(&d, s.normed, "lora_stream");
-    kt_compare("lora_stream, lora_up", fetch(out), want, d.g.n_row, KT_F32);
-    kt_reset();
-}
-
-static void test_stream(void **state) {
-    (void)state;
-    for (size_t i = 0; i < COUNT(ranks); i++) {
-        check_stream_input(ranks[i], 256, true);
-        check_stream_input(ranks[i], 1088, i % 2);
-    }
-}
-
-/* The update lacks what `before` adds. */
-static void check_settle(uint32_t rank_before, uint32_t rank, uint32_t n_embd) {
-    static const uint32_t n_rows[] = {8, 16, 8};
-    const stream_data s = make_stream(n_embd, true);
-    const group_data before = make_group(rank_before, 16, &n_embd, 1, false);
-    const group_data d = make_group(rank, n_embd, n_rows, 3, false);
-    float *raw = kt_take(n_embd, 4);
-    memcpy(raw, s.pending, n_embd * 4);
-    add_written(&before, -1, raw);
-    const lora_settle_args args = {.n_embd = n_embd,
-                                   .n_col = n_embd,
-                                   .n_rank = d.g.n_rank,
-                                   .a0 = d.g.a0 / 2,
-                                   .eps = EPS,
-                                   .scale = s.scale,
-                                   .w_post = s.w_post,
-                                   .w_norm = s.w_norm,
-                                   .rank = before.g.rank,
-                                   .b0 = before.g.b0};
-    begin();
-    kernel_run(kt.steps, &(kernel_call){.kernel = &kernel_lora_settle,
-                                        .constants = &(gpu_constant){"N_EMBD", n_embd},
-                                        .n_constant = 1,
-                                        .args = &args,
-                                        .views = {s.base, kt_in(raw, n_embd * 4), s.vectors,
-                                                  before.store.view, d.store.view, s.out.view},
-                                        .x = div_up(d.g.n_rank, 4)});
-    end();
-    check_u(&d, s.normed, "lora_settle");
-    check_stream(&s, "lora_settle");
-    kt_reset();
-}
-
-static void test_settle(void **state) {
-    (void)state;
-    for (size_t i = 0; i < COUNT(ranks); i++)
-        check_settle(ranks[COUNT(ranks) - 1 - i], ranks[i], i % 2 ? 256 : 1088);
-}
-
 /* ---- embeddings ---- */
 
 static void test_embed(void **state) {
@@ -146,7 +60,7 @@ static void test_embed(void **state) {
     static const uint32_t n_rows[] = {136};
     static const int32_t ids[] = {0, 41, 7, 41};
     for (size_t i = 0; i < COUNT(ranks); i++) {
-        const group_data d = make_group(ranks[i], 42, n_rows, 1, true);
+        const group_data d = make_group(ranks[i], 42, n_rows, 1, 0, true);
         const size_t n = COUNT(ids) * n_rows[0];
         float *old = values(n), *want = kt_take(n, 4);
         memcpy(want, old, n * 4);
@@ -157,7 +71,7 @@ static void test_embed(void **state) {
             .n_embd = n_rows[0], .n_rank = d.g.n_rank, .a0 = d.g.a0, .b0 = d.g.b0, .scale = 3};
         kt_run(&(kernel_call){.kernel = &kernel_lora_embed,
                               .args = &args,
-                              .views = {kt_in(ids, sizeof ids), d.store.view, x.view},
+                              .views = {kt_in(ids, sizeof ids), d.store, x.view},
                               .x = div_up(n_rows[0], 64),
                               .y = COUNT(ids)});
         kt_compare("lora_embed", fetch(x), want, n, KT_F32);
@@ -193,8 +107,9 @@ static void test_geglu(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),  cmocka_unit_test(test_stream), cmocka_unit_test(test_settle),
-        cmocka_unit_test(test_embed), cmocka_unit_test(test_geglu),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_geglu),
     };
     return RUN_VARIANTS("kernels_lora", tests);
 }

@@ -1,41 +1,18 @@
 // own_token: q, k and v of the token that decode_attn attends for: normed, rotated, and k and v
-// stored. Needs decode_attn's bindings, its q (laid out by q_slot()), ADAPTED and lib/lora_added,
-// workgroup_sum4(), chunk_of() and dot_pair().
+// stored. Needs decode_attn's bindings, its q (laid out by q_slot()), workgroup_sum4(), chunk_of()
+// and dot_pair().
 
 // Four heads' raw q at dimension i; lanes beyond the group repeat its last head.
 fn raw_q(head: vec4<u32>, i: u32) -> vec4<f32> {
     let at = head * HEAD_DIM + i;
-    var x = vec4(qkv[at.x], qkv[at.y], qkv[at.z], qkv[at.w]);
-    if (ADAPTED != 0) {
-        for (var k = 0u; k < args.rank / 2; k++) {
-            let u = added_u(0, k);
-            x += vec4(dot(added_b(at.x, k), u), dot(added_b(at.y, k), u),
-                      dot(added_b(at.z, k), u), dot(added_b(at.w, k), u));
-        }
-    }
-    return x;
-}
-
-// The same once more; what was added is taken from q, where load_qkv() left it.
-fn same_q(head: vec4<u32>, i: u32) -> vec4<f32> {
-    if (ADAPTED != 0) { return q[q_slot(i)]; }
-    return raw_q(head, i);
-}
-
-// A raw row of k (which = 1) or v (which = 2).
-fn raw_row(row: u32, which: u32) -> f32 {
-    var x = qkv[row];
-    if (ADAPTED != 0) {
-        for (var k = 0u; k < args.rank / 2; k++) { x += dot(added_b(row, k), added_u(which, k)); }
-    }
-    return x;
+    return vec4(qkv[at.x], qkv[at.y], qkv[at.z], qkv[at.w]);
 }
 
 // Raw k and v at dimension i.
 fn raw_kv(kv: u32, i: u32) -> vec2<f32> {
-    let k = raw_row((args.n_head + kv) * HEAD_DIM + i, 1);
+    let k = qkv[(args.n_head + kv) * HEAD_DIM + i];
     if (args.k_eq_v != 0) { return vec2(k); }
-    return vec2(k, raw_row((args.n_head + args.n_kv + kv) * HEAD_DIM + i, 2));
+    return vec2(k, qkv[(args.n_head + args.n_kv + kv) * HEAD_DIM + i]);
 }
 
 fn q_slot(i: u32) -> u32 { return i % 8 * 64 + i / 8; }
@@ -53,7 +30,6 @@ fn load_qkv(head: vec4<u32>, kv: u32, own: bool, lid: u32) {
     var kv2 = vec2(0.0);
     for (var i = lid; i < HEAD_DIM; i += 256) {
         let x = raw_q(head, i);
-        if (ADAPTED != 0) { q[q_slot(i)] = x; }
         q2 += x * x;
         if (own) {
             let y = raw_kv(kv, i);
@@ -68,8 +44,8 @@ fn load_qkv(head: vec4<u32>, kv: u32, own: bool, lid: u32) {
     }
     for (var i = lid; i < HEAD_DIM / 2; i += 256) {
         let j = i + HEAD_DIM / 2;
-        let x = rotated(same_q(head, i) * q_norm * vectors[args.w_q + i],
-                        same_q(head, j) * q_norm * vectors[args.w_q + j], i);
+        let x = rotated(raw_q(head, i) * q_norm * vectors[args.w_q + i],
+                        raw_q(head, j) * q_norm * vectors[args.w_q + j], i);
         q[q_slot(i)] = x[0];
         q[q_slot(j)] = x[1];
         if (own) {

@@ -6,9 +6,8 @@
  *   5 matvec_packed  down rows
  *   6 decode_ple   residual update, per-layer embedding gate
  *   7 matvec       its projection
- * Adapters in use (lora_gpu.h) take two or three more. Their u = A x is made by lora_stream before
- * 1 and 4 and by further workgroups of 3 and 5. B u is added by 2 and 4 themselves; to an update it
- * is added by lora_settle, which is a lora_stream too, or by lora_up where none comes next.
+ * Adapters in use (lora_gpu.h) take none: each workgroup of 1, 3 and 4 makes u = A x of its input
+ * for itself and adds B u to its rows; 4 also makes parts of u for 5.
  * Each stage that needs the residual stream adds the pending update itself (kernels/lib/stream), so
  * that an update costs no dispatch. The step goes to the device in four submits, so that it starts
  * while the rest is recorded (docs/speed.md). Reads beside text_cpu.c: same stages, same order.
@@ -21,40 +20,75 @@
 
 #include <math.h>
 
-#define MAX_SPLIT   TEXT_GPU_MAX_SPLIT
-#define MERGE_FROM  5u    /* splits from which decode_merge is cheaper than decode_out */
-#define SPLIT_KEYS  128u  /* keys a split, while there are splits enough */
-#define MAX_GROUPS  1056u /* workgroups that share rows evenly among themselves */
-#define FEW_GROUPS  4u    /* the same on a GPU in software, which takes 1 to 3 ms to start one */
-#define MAX_LANES   128u
-#define WANT_GROUPS 256u  /* workgroups that keep a device busy */
-#define INPUT_REST  6400u /* bytes of workgroup memory beside the input (lib/reduce4, lib/lanes) */
-#define NONE        UINT32_MAX
+#define MAX_SPLIT      TEXT_GPU_MAX_SPLIT
+#define MERGE_FROM     5u    /* splits from which decode_merge is cheaper than decode_out */
+#define SPLIT_KEYS     128u  /* keys a split, while there are splits enough */
+#define MAX_GROUPS     1056u /* workgroups that share rows evenly among themselves */
+#define FEW_GROUPS     4u    /* the same on a GPU in software, which takes 1 to 3 ms to start one */
+#define MAX_LANES      128u
+#define ADAPTED_GROUPS 192u  /* the same for rows that adapters are added to */
+#define WANT_GROUPS    256u  /* workgroups that keep a device busy */
+#define ADAPTED_WANT   96u   /* the same when each makes u of adapters */
+#define INPUT_REST     6400u /* bytes of workgroup memory beside it (lib/reduce4, lib/lanes) */
+#define MAX_U          512u  /* values of adapters' u in it */
+#define NONE           UINT32_MAX
 
 /* The residual stream as the next stage finds it: h = (base + rms(update) * w_post) * scale. */
 typedef struct stream {
     gpu_buffer update;
     uint32_t w_post; /* NONE: no update pending */
     float scale;
-    const lora_group *added; /* what the update lacks: B u of these adapters; NULL: nothing */
 } stream;
 
 /* How a matrix is shared out: LANES threads take a row, at most INPUT values at a time, of which
- * each has TURNS chunks of 64. */
+ * each has TURNS chunks of 64. With adapters there is room for U values of their u; MORE: there are
+ * more. */
 typedef struct shape {
-    gpu_constant constants[3];
-    uint32_t rows; /* of a workgroup */
+    gpu_constant constants[5]; /* without adapters three */
+    uint32_t rows;             /* of a workgroup */
 } shape;
 
-/* Few threads a row (at most `most`) make the best use of memory, but many are needed to keep the
- * device busy when there are few rows. */
+/* Few threads a row (`least` to `most`) make the best use of memory, but many are needed to keep
+ * the device busy when there are few rows. */
+static uint32_t lanes_for(uint32_t n_row, uint32_t n_col, uint32_t least, uint32_t most,
+                          uint32_t want) {
+    uint32_t lanes = least;
+    while (lanes < most && lanes * 64 < n_col && n_row * lanes / 256 < want) lanes *= 2;
+    return lanes;
+}
+
+/* How many of n_col values there is room for, of `halves` half bytes each. */
+static uint32_t input_for(const text_gpu *t, uint32_t n_col, uint32_t rest, uint32_t halves) {
+    const uint32_t room = t->gpu->info.max_workgroup_bytes - rest;
+    const uint32_t input = min_u32(room * 2 / halves, n_col + 63) / 64 * 64;
+    return input < n_col ? input / 256 * 256 : input; /* whole blocks */
+}
+
+static uint32_t turns_for(uint32_t lanes, uint32_t n_col, uint32_t input) {
+    return div_up(min_u32(n_col, input), 64 * lanes);
+}
+
 static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col, uint32_t most) {
-    uint32_t lanes = 8, room = t->gpu->info.max_workgroup_bytes - INPUT_REST;
-    while (lanes < most && lanes * 64 < n_col && n_row * lanes / 256 < WANT_GROUPS) lanes *= 2;
-    uint32_t input = min_u32(room * 2 / 5, n_col + 63) / 64 * 64; /* 2.5 bytes a value */
-    if (input < n_col) input = input / 256 * 256;                 /* whole blocks */
-    const uint32_t turns = div_up(min_u32(n_col, input), 64 * lanes);
-    return (shape){{{"LANES", lanes}, {"INPUT", input}, {"TURNS", turns}}, 256 / lanes};
+    const uint32_t lanes = lanes_for(n_row, n_col, 8, most, WANT_GROUPS);
+    const uint32_t input = input_for(t, n_col, INPUT_REST, 5);
+    return (shape){{{"LANES", lanes}, {"INPUT", input}, {"TURNS", turns_for(lanes, n_col, input)}},
+                   256 / lanes};
+}
+
+/* The same for n_target matrices that adapters in g, or NULL, are added to: by fewer workgroups, as
+ * each makes u for itself, from an input that it has as plain numbers, too. */
+static shape adapted_shape(const text_gpu *t, const lora_group *g, uint32_t n_target,
+                           uint32_t n_row, uint32_t n_col, uint32_t most) {
+    if (!g) return shape_for(t, n_row, n_col, most);
+    const uint32_t lanes = lanes_for(n_row, n_col, 16 / n_target, most, ADAPTED_WANT);
+    const uint32_t n_u = min_u32(n_target * g->rank, MAX_U);
+    const uint32_t input = input_for(t, n_col, INPUT_REST + 32 + 4 * n_u, 13);
+    return (shape){{{"LANES", lanes},
+                    {"INPUT", input},
+                    {"TURNS", turns_for(lanes, n_col, input)},
+                    {"U", n_u},
+                    {"MORE", n_target * g->rank > MAX_U}},
+                   256 / lanes};
 }
 
 /* The stage that writes h into the other x has taken the update. */
@@ -91,80 +125,17 @@ static void run_matvec(text_gpu *t, kernel_steps *s, const weight *w, gpu_buffer
     }
 }
 
-/* ---- adapters ----------------------------------------------------------------------------- */
-
-/* Workgroups of so many pairs of rows that make u. */
-static uint32_t lora_groups(const lora_group *g, uint32_t pairs) {
-    return g ? div_up(g->n_rank / 2, pairs) : 0;
-}
-
-/* Adds to the pending update what it lacks, for a stage that has no adapters of its own. */
-static void complete_update(kernel_steps *s, stream *st) {
-    if (st->added)
-        op_lora_up(s, st->added, 0, st->added->n_row, st->added->buffer, st->update, 1, true);
-    st->added = NULL;
-}
-
-/* complete_update(), settle and u of group g in one. */
-static void run_lora_settle(text_gpu *t, kernel_steps *s, const lora_group *g, stream *st,
-                            const vector *w_norm) {
-    const lora_settle_args args = {.n_embd = g->n_col,
-                                   .n_col = g->n_col,
-                                   .n_rank = g->n_rank,
-                                   .a0 = g->a0 / 2,
-                                   .eps = t->model->config.rms_eps,
-                                   .scale = st->scale,
-                                   .w_post = st->w_post,
-                                   .w_norm = w_norm->offset,
-                                   .rank = st->added->rank,
-                                   .b0 = st->added->b0};
-    kernel_run(s, &(kernel_call){.kernel = &kernel_lora_settle,
-                                 .constants = &(gpu_constant){"N_EMBD", g->n_col},
-                                 .n_constant = 1,
-                                 .args = &args,
-                                 .views = {whole(t->x[t->x_at]), whole(st->update),
-                                           whole(t->model->weights.vector_buffer),
-                                           whole(st->added->buffer), whole(g->buffer),
-                                           whole(t->x[1 - t->x_at])},
-                                 .x = lora_groups(g, 2)});
-    stream_taken(t, st);
-}
-
-/* Before a stage that norms the stream by w_norm: u of its adapters, g. */
-static void run_lora_stream(text_gpu *t, kernel_steps *s, const lora_group *g, stream *st,
-                            const vector *w_norm) {
-    const uint32_t room = t->gpu->info.max_workgroup_bytes - INPUT_REST;
-    if (g && st->added && 4 * g->n_col <= room) {
-        run_lora_settle(t, s, g, st, w_norm);
-        return;
-    }
-    complete_update(s, st);
-    if (!g) return;
-    const lora_stream_args args = {.n_embd = g->n_col,
-                                   .n_col = g->n_col,
-                                   .n_rank = g->n_rank,
-                                   .a0 = g->a0 / 2,
-                                   .eps = t->model->config.rms_eps,
-                                   .scale = st->scale,
-                                   .w_post = st->w_post,
-                                   .w_norm = w_norm->offset};
-    kernel_run(s,
-               &(kernel_call){.kernel = &kernel_lora_stream,
-                              .args = &args,
-                              .views = {whole(t->x[t->x_at]), whole(st->update),
-                                        whole(t->model->weights.vector_buffer), whole(g->buffer)},
-                              .x = lora_groups(g, 2)});
-}
-
 /* ---- attention ----------------------------------------------------------------------------- */
 
-static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
+static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, const stream *st) {
     const layer_config *c = &t->model->config.layers[il];
     const layer_weights *w = &t->model->weights.layers[il];
     const weight *k = c->owns_kv ? &w->k : &w->q, *v = c->owns_kv && !c->k_eq_v ? &w->v : k;
     uint32_t n_k = c->owns_kv ? w->k.n_row : 0, n_v = c->owns_kv && !c->k_eq_v ? w->v.n_row : 0;
-    const shape sh = shape_for(t, w->q.n_row + n_k + n_v, w->q.n_col, MAX_LANES);
-    run_lora_stream(t, s, lora_gpu_at(t->lora, il, LORA_INPUT_QKV), st, &w->attn_norm);
+    const lora_group none = {.buffer = st->update},
+                     *added = lora_gpu_at(t->lora, il, LORA_INPUT_QKV);
+    const shape sh = adapted_shape(t, added, 1, w->q.n_row + n_k + n_v, w->q.n_col, MAX_LANES);
+    const lora_group *g = added ? added : &none;
     for (uint32_t i = 0; i < w->q.n_tile; i++) {
         bool last = i + 1 == w->q.n_tile; /* k and v go with the last tile of q */
         const weight_tile *q = &w->q.tiles[i];
@@ -179,21 +150,25 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
                                 .q0 = q->row0,
                                 .scale_q = w->q.scale,
                                 .scale_k = k->scale,
-                                .scale_v = v->scale};
+                                .scale_v = v->scale,
+                                .h0 = (uint32_t)(t->h.offset / 4),
+                                .rank = g->rank,
+                                .factors = g->factors / 4,
+                                .a0 = g->a0 / 4,
+                                .b0 = g->b0 / 4};
         uint32_t n_row = args.n_q + args.n_k + args.n_v;
         kernel_run(
             s, &(kernel_call){.kernel = &kernel_decode_qkv,
                               .formats = {w->q.type, k->type, v->type},
                               .constants = sh.constants,
-                              .n_constant = 3,
+                              .n_constant = added ? 5 : 3,
                               .args = &args,
                               .views = {whole(t->x[t->x_at]), whole(st->update),
                                         whole(t->model->weights.vector_buffer), whole(q->buffer),
                                         whole(k->tiles[0].buffer), whole(v->tiles[0].buffer),
-                                        whole(t->x[1 - t->x_at]), whole(t->qkv)},
+                                        whole(g->buffer), whole(t->qkv)},
                               .x = n_row / sh.rows});
     }
-    stream_taken(t, st);
 }
 
 static uint32_t split_count(const layer_config *c, uint32_t pos) {
@@ -207,8 +182,6 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
     const layer_config *c = &t->model->config.layers[il];
     const layer_weights *w = &t->model->weights.layers[il];
     const kv_gpu *kv = &t->kv[c->donor];
-    const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_QKV);
-    const gpu_constant constants[] = {{"HEAD_DIM", c->head_dim}, {"ADAPTED", added != NULL}};
     uint32_t n_split = split_count(c, pos);
     decode_attn_args args = {.n_head = c->n_head,
                              .n_kv = c->n_kv,
@@ -220,21 +193,18 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
                              .w_q = w->q_norm.offset,
                              .w_k = w->k_norm.offset,
                              .eps = t->model->config.rms_eps,
-                             .n_split = n_split,
-                             .rank = added ? added->rank : 0,
-                             .b0 = added ? added->b0 : 0};
-    kernel_run(s,
-               &(kernel_call){.kernel = &kernel_decode_attn,
-                              .constants = constants,
-                              .n_constant = 2,
-                              .args = &args,
-                              .views = {one_view(t, ONE_STEP, sizeof(step_uniform)), whole(t->qkv),
-                                        whole(t->model->weights.vector_buffer),
-                                        one_view(t, c->sliding ? ONE_ROPE : ONE_ROPE_GLOBAL, 2048),
-                                        whole(kv->k), whole(kv->v), whole(t->attn),
-                                        whole(t->attn_stat), whole(added ? added->buffer : t->qkv)},
-                              .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
-                              .y = n_split});
+                             .n_split = n_split};
+    kernel_run(s, &(kernel_call){
+                      .kernel = &kernel_decode_attn,
+                      .constants = &(gpu_constant){"HEAD_DIM", c->head_dim},
+                      .n_constant = 1,
+                      .args = &args,
+                      .views = {one_view(t, ONE_STEP, sizeof(step_uniform)), whole(t->qkv),
+                                whole(t->model->weights.vector_buffer),
+                                one_view(t, c->sliding ? ONE_ROPE : ONE_ROPE_GLOBAL, 2048),
+                                whole(kv->k), whole(kv->v), whole(t->attn), whole(t->attn_stat)},
+                      .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
+                      .y = n_split});
     if (n_split < MERGE_FROM) return n_split;
     decode_merge_args merge = {.n_head = c->n_head, .head_dim = c->head_dim, .n_split = n_split};
     kernel_run(s, &(kernel_call){.kernel = &kernel_decode_merge,
@@ -248,48 +218,72 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
 /* Every workgroup merges the splits for itself, so they should be few. */
 static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_split) {
     const weight *w = &t->model->weights.layers[il].out;
-    const shape sh = shape_for(t, w->n_row, w->n_col, 32);
-    const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_OUT);
-    const gpu_constant constants[] = {
-        sh.constants[0], sh.constants[1], sh.constants[2], {"ADAPTED", added != NULL}};
+    const lora_group none = {.buffer = t->norm}, *added = lora_gpu_at(t->lora, il, LORA_INPUT_OUT);
+    const shape sh = adapted_shape(t, added, 1, w->n_row, w->n_col, 32);
+    const lora_group *g = added ? added : &none;
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
-        const uint32_t n_group = div_up(tile->n_row, sh.rows);
-        const bool last = i + 1 == w->n_tile; /* u goes with it */
         decode_out_args args = {.n_row = tile->n_row,
                                 .n_col = w->n_col,
                                 .out0 = tile->row0,
                                 .scale = w->scale,
                                 .head_dim = t->model->config.layers[il].head_dim,
                                 .n_split = n_split,
-                                .n_group = n_group,
-                                .n_rank = added ? added->n_rank : 0,
-                                .a0 = added ? added->a0 / 2 : 0};
+                                .rank = g->rank,
+                                .factors = g->factors / 4,
+                                .a0 = g->a0 / 4,
+                                .b0 = g->b0 / 4};
         kernel_run(
             s, &(kernel_call){.kernel = &kernel_decode_out,
                               .formats = {w->type},
-                              .constants = constants,
-                              .n_constant = 4,
+                              .constants = sh.constants,
+                              .n_constant = added ? 5 : 3,
                               .args = &args,
                               .views = {whole(t->attn), whole(t->attn_stat), whole(tile->buffer),
-                                        whole(t->attn_out), whole(added ? added->buffer : t->norm)},
-                              .x = n_group + (last ? lora_groups(added, sh.rows) : 0)});
+                                        whole(t->attn_out), whole(g->buffer)},
+                              .x = div_up(tile->n_row, sh.rows)});
     }
 }
 
 /* ---- feed-forward -------------------------------------------------------------------------- */
 
+/* What adapters add to the feed-forward part of a layer. */
+typedef struct ffn_added {
+    bool any;
+    lora_group in, down;    /* rank 0: nothing */
+    uint32_t part0, n_part; /* parts of u of the down rows, behind the packed values in t->act */
+    shape shape;            /* of the gate and up rows */
+} ffn_added;
+
+/* Workgroups for the rows of a tile: each makes u of adapters for itself, and more than MAX_U
+ * values of it for one block of rows only. */
+static uint32_t ffn_groups(const text_gpu *t, const ffn_added *f, const weight_tile *tile) {
+    const uint32_t n_block = div_up(tile->n_row, f->shape.rows); /* rows in whole groups */
+    if (2 * f->in.rank > MAX_U) return n_block;
+    return min_u32(shared_by(t, n_block), f->any ? ADAPTED_GROUPS : MAX_GROUPS);
+}
+
+static ffn_added added_ffn(const text_gpu *t, uint32_t il) {
+    const weight *gate = &t->model->weights.layers[il].gate;
+    const lora_group *in = lora_gpu_at(t->lora, il, LORA_INPUT_FFN);
+    const lora_group *down = lora_gpu_at(t->lora, il, LORA_INPUT_DOWN);
+    const lora_group none = {.buffer = t->norm};
+    ffn_added f = {.any = in || down, .part0 = gate->n_row / 64 * 10};
+    f.in = in ? *in : none;
+    f.down = down ? *down : none;
+    f.shape = adapted_shape(t, in ? in : down, 2, gate->n_row, gate->n_col, 16);
+    for (uint32_t i = 0; i < gate->n_tile; i++) f.n_part += ffn_groups(t, &f, &gate->tiles[i]);
+    return f;
+}
+
 /* act = gelu(gate z) * (up z). The two are cut into the same tiles: same shape, and for a model
  * that needs tiles at all, same format (checked by text_gpu_create). */
-static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
+static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st, const ffn_added *f) {
     const layer_weights *w = &t->model->weights.layers[il];
-    const shape sh = shape_for(t, w->gate.n_row, w->gate.n_col, 16); /* rows in whole groups */
-    const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_FFN);
-    const gpu_constant constants[] = {
-        sh.constants[0], sh.constants[1], sh.constants[2], {"ADAPTED", added != NULL}};
-    run_lora_stream(t, s, added, st, &w->ffn_norm);
+    uint32_t slot0 = 0;
     for (uint32_t i = 0; i < w->gate.n_tile; i++) {
         const weight_tile *gate = &w->gate.tiles[i], *up = &w->up.tiles[i];
+        const uint32_t n_group = ffn_groups(t, f, gate);
         decode_ffn_args args = {.n_embd = w->gate.n_col,
                                 .n_row = gate->n_row,
                                 .row0 = gate->row0,
@@ -300,67 +294,75 @@ static void run_geglu(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
                                 .scale_gate = w->gate.scale,
                                 .scale_up = w->up.scale,
                                 .n_ff = w->gate.n_row,
-                                .rank = added ? added->rank : 0,
-                                .b0 = added ? added->b0 : 0};
-        kernel_run(
-            s, &(kernel_call){.kernel = &kernel_decode_ffn,
-                              .formats = {w->gate.type, w->up.type},
-                              .constants = constants,
-                              .n_constant = 4,
-                              .args = &args,
-                              .views = {whole(t->x[t->x_at]), whole(st->update),
-                                        whole(t->model->weights.vector_buffer), whole(gate->buffer),
-                                        whole(up->buffer), whole(t->x[1 - t->x_at]), whole(t->act),
-                                        whole(added ? added->buffer : st->update)},
-                              .x = shared_by(t, div_up(gate->n_row, sh.rows))});
+                                .rank = f->in.rank,
+                                .factors = f->in.factors / 4,
+                                .a0 = f->in.a0 / 4,
+                                .b0 = f->in.b0 / 4,
+                                .down_rank = f->down.rank,
+                                .down_a0 = f->down.a0 / 4,
+                                .part0 = f->part0,
+                                .n_part = f->n_part,
+                                .slot0 = slot0};
+        kernel_run(s,
+                   &(kernel_call){
+                       .kernel = &kernel_decode_ffn,
+                       .formats = {w->gate.type, w->up.type},
+                       .constants = f->shape.constants,
+                       .n_constant = f->any ? 5 : 3,
+                       .args = &args,
+                       .views = {t->h, whole(st->update), whole(t->model->weights.vector_buffer),
+                                 whole(gate->buffer), whole(up->buffer), whole(t->x[1 - t->x_at]),
+                                 whole(t->act), whole(f->in.rank ? f->in.buffer : f->down.buffer)},
+                       .x = n_group});
+        slot0 += n_group;
     }
     stream_taken(t, st);
 }
 
-static void run_down(text_gpu *t, kernel_steps *s, uint32_t il) {
+static void run_down(text_gpu *t, kernel_steps *s, uint32_t il, const ffn_added *f) {
     const weight *w = &t->model->weights.layers[il].down;
+    const lora_group *g = &f->down;
     uint32_t lanes = 8;
     while (lanes < 256 && lanes * 64 < w->n_col) lanes *= 2;
     const uint32_t rows = 1024 / lanes;
-    const lora_group *added = lora_gpu_at(t->lora, il, LORA_INPUT_DOWN);
-    const gpu_constant constants[] = {
-        {"LANES", lanes}, {"TURNS", div_up(w->n_col, 64 * lanes)}, {"ADAPTED", added != NULL}};
+    const gpu_constant constants[] = {{"LANES", lanes},
+                                      {"TURNS", div_up(w->n_col, 64 * lanes)},
+                                      {"U", min_u32(g->rank, MAX_U)},
+                                      {"MORE", g->rank > MAX_U}};
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
-        const uint32_t n_group = div_up(tile->n_row, rows);
-        const bool last = i + 1 == w->n_tile; /* u goes with it */
         matvec_packed_args args = {.n_row = tile->n_row,
                                    .n_col = w->n_col,
                                    .out0 = tile->row0,
                                    .scale = w->scale,
-                                   .n_group = n_group,
-                                   .n_rank = added ? added->n_rank : 0,
-                                   .a0 = added ? added->a0 / 2 : 0};
-        kernel_run(s,
-                   &(kernel_call){.kernel = &kernel_matvec_packed,
-                                  .formats = {w->type},
-                                  .constants = constants,
-                                  .n_constant = 3,
-                                  .args = &args,
-                                  .views = {whole(t->act), whole(tile->buffer), whole(t->ffn_out),
-                                            whole(added ? added->buffer : t->norm)},
-                                  .x = n_group + (last ? lora_groups(added, 256 / lanes) : 0)});
+                                   .rank = g->rank,
+                                   .factors = g->factors / 4,
+                                   .b0 = g->b0 / 4,
+                                   .part0 = f->part0,
+                                   .n_part = f->n_part};
+        kernel_run(s, &(kernel_call){.kernel = &kernel_matvec_packed,
+                                     .formats = {w->type},
+                                     .constants = constants,
+                                     .n_constant = g->rank ? 4 : 2,
+                                     .args = &args,
+                                     .views = {whole(t->act), whole(tile->buffer),
+                                               whole(t->ffn_out), whole(g->buffer)},
+                                     .x = div_up(tile->n_row, rows)});
     }
 }
 
-/* Writes the pending update into the stream, for a stage that reads it plainly. */
+/* Adds attention's update to the stream, for a stage that reads it plainly. */
 static void run_settle(text_gpu *t, kernel_steps *s, stream *st) {
-    complete_update(s, st);
     settle_args args = {.n_embd = t->model->config.n_embd,
                         .eps = t->model->config.rms_eps,
                         .scale = st->scale,
                         .w_post = st->w_post};
-    kernel_run(s, &(kernel_call){.kernel = &kernel_settle,
-                                 .args = &args,
-                                 .views = {whole(t->x[t->x_at]), whole(st->update),
-                                           whole(t->model->weights.vector_buffer),
-                                           whole(t->x[1 - t->x_at])},
-                                 .x = 1});
+    kernel_run(
+        s, &(kernel_call){.kernel = &kernel_settle,
+                          .args = &args,
+                          .views = {t->h, whole(st->update), whole(t->model->weights.vector_buffer),
+                                    whole(t->x[1 - t->x_at])},
+                          .x = 1});
     stream_taken(t, st);
 }
 
@@ -368,7 +370,6 @@ static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) 
     const model_config *c = &t->model->config;
     const weight *w = &t->model->weights.layers[il].ple_gate;
     const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
-    complete_update(s, st);
     decode_ple_args args = {.n_embd = c->n_embd,
                             .n_ple = c->n_ple,
                             .ple0 = il * c->n_ple,
@@ -403,25 +404,23 @@ void decode_gpu_inputs(text_gpu *t, kernel_steps *s) {
 
 static void run_layer(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t pos, stream *st) {
     const layer_weights *w = &t->model->weights.layers[il];
-    const lora_group *added = NULL; /* moe_gpu_ffn() adds by itself */
     run_qkv(t, s, il, st);
     run_attn_out(t, s, il, run_attention(t, s, il, pos));
-    *st = (stream){t->attn_out, w->post_attn_norm.offset, 1,
-                   lora_gpu_at(t->lora, il, LORA_INPUT_OUT)};
+    *st = (stream){t->attn_out, w->post_attn_norm.offset, 1};
     if (t->model->config.layers[il].moe) {
         run_settle(t, s, st);
         moe_gpu_ffn(t, s, il, t->x[t->x_at], 1);
     } else {
-        run_geglu(t, s, il, st);
-        run_down(t, s, il);
-        added = lora_gpu_at(t->lora, il, LORA_INPUT_DOWN);
+        const ffn_added f = added_ffn(t, il);
+        run_geglu(t, s, il, st, &f);
+        run_down(t, s, il, &f);
     }
-    *st = (stream){t->ffn_out, w->post_ffn_norm.offset, w->scale, added};
+    *st = (stream){t->ffn_out, w->post_ffn_norm.offset, w->scale};
     if (t->model->config.n_ple) {
         st->scale = 1;
         run_ple_gate(t, s, il, st);
         run_matvec(t, s, &w->ple_proj, t->ple_gate, t->ple_out);
-        *st = (stream){t->ple_out, w->ple_norm.offset, w->scale, NULL};
+        *st = (stream){t->ple_out, w->ple_norm.offset, w->scale};
     }
 }
 
@@ -433,7 +432,6 @@ void decode_gpu_layers(text_gpu *t, kernel_steps *s, uint32_t first, uint32_t po
         /* Soon, so that the device begins; then each while it works on those before. */
         if (il == first || il == first + 3 || il == first + 10) kernel_hand_over(s);
     }
-    complete_update(s, &st);
     decode_norm_args norm = {.n_embd = m->config.n_embd,
                              .n_clear = TEXT_GPU_BINS,
                              .eps = m->config.rms_eps,

@@ -1,8 +1,7 @@
 /* lora_gpu: the adapters in use, on the device. The projections that read the same input are a
  * group: u = A x is made for all of them and all adapters at once (their ranks side by side), then
- * B u is added. For many tokens these are two dispatches; for one token most of it is done by the
- * stages themselves (decode_gpu.c), and u stays in front of the group. A and B are f16, normed by
- * rank so that their range does not matter.
+ * B u is added. For many tokens these are two dispatches; for one token the stages do it themselves
+ * (decode_gpu.c). A and B are f16, normed by rank so that their range does not matter.
  *
  * Flow: lora.c before; engine.c owns them, text_gpu.c, prefill_gpu.c, decode_gpu.c and moe_gpu.c
  * add them. CPU twin: ref_lora(). */
@@ -21,14 +20,14 @@ typedef enum lora_input {
 } lora_input;
 
 typedef struct lora_group {
-    gpu_buffer buffer; /* u of one token [n_rank] f32, factors [n_rank] f32,
+    gpu_buffer buffer; /* one for all groups of a layer. Factors [n_rank] f32,
                              A [n_rank, n_col] f16, B [n_row, rank] f16; of
-                             the embedding A [n_col, n_rank]; id 0: nothing is added here */
-    uint32_t rank;     /* of a target, all adapters together; even */
+                             the embedding A [n_col, n_rank] */
+    uint32_t rank;     /* of a target, all adapters together; a multiple of 8; 0: nothing to add */
     uint32_t n_rank;   /* of all targets */
     uint32_t n_col, n_row;
-    uint32_t end0, end1; /* rows where the first and the second target end */
-    uint32_t a0, b0;     /* words */
+    uint32_t end0, end1;      /* rows where the first and the second target end */
+    uint32_t factors, a0, b0; /* where these begin: words, multiples of 4 */
 } lora_group;
 
 typedef struct lora_gpu lora_gpu;
@@ -41,6 +40,8 @@ uint64_t lora_gpu_bytes(const lora_gpu *l);
 /* Floats a token that u and delta (of gate and up) need at most. */
 uint32_t lora_gpu_inner(const lora_gpu *l);
 uint32_t lora_gpu_delta(const lora_gpu *l);
+/* The largest rank of the down projections. */
+uint32_t lora_gpu_down(const lora_gpu *l);
 
 /* What is added in layer il, to embeddings, to logits; NULL: nothing. l may be NULL. */
 const lora_group *lora_gpu_at(const lora_gpu *l, uint32_t il, lora_input which);

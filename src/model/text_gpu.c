@@ -98,7 +98,9 @@ static void make_values(maker *mk, text_gpu *t, const model_config *c, uint64_t 
     make(mk, &t->x[0], embd, GPU_STORAGE, "residual stream");
     make(mk, &t->x[1], embd, GPU_STORAGE, "residual stream");
     make(mk, &t->norm, embd, GPU_STORAGE, "normed stream");
-    make(mk, &t->qkv, (w.q + 2ull * w.kv) * 4, GPU_STORAGE, "qkv");
+    t->h = (gpu_view){.offset = round_up((w.q + 2ull * w.kv) * 4, 256), .size = c->n_embd * 4ull};
+    make(mk, &t->qkv, t->h.offset + t->h.size, GPU_STORAGE, "qkv");
+    t->h.buffer = t->qkv;
     make(mk, &t->q, n * w.q * 4, GPU_STORAGE, "q");
     make(mk, &t->k, n * w.kv * 4, GPU_STORAGE, "k");
     make(mk, &t->v, n * w.kv * 4, GPU_STORAGE, "v");
@@ -293,6 +295,9 @@ bool text_gpu_adapt(text_gpu *t, const lora_gpu *adapters, carat_error *err) {
     t->lora_u = t->lora_delta = (gpu_buffer){0};
     t->lora = adapters;
     make_adapted(&mk, t, t->n_chunk);
+    /* Behind one token's packed values in t->act is what makes u of the down rows (decode_ffn):
+     * a part of each rank for every 16 values. */
+    mk.ok = mk.ok && reserve(t, lora_gpu_down(adapters) / 16 + 2, err);
     if (!mk.ok) t->lora = NULL;
     return mk.ok;
 }

@@ -71,7 +71,8 @@ typedef struct text_gpu {
     /* Values of a run, f32. */
     gpu_buffer x[2];       /* [n_chunk, n_embd] residual stream, ping-pong */
     gpu_buffer norm;       /* [n_chunk, n_embd] */
-    gpu_buffer qkv;        /* decode: [q, k, v] raw rows of one token */
+    gpu_buffer qkv;        /* decode: [q, k, v] raw rows of one token, then h */
+    gpu_view h;            /* decode: [n_embd] residual stream that attention's update is for */
     gpu_buffer q, k, v;    /* prefill: [n_chunk, n_head * head_dim], [n_chunk, n_kv * head_dim] */
     gpu_buffer attn;       /* [n_chunk, n_head * head_dim]; decode: partial results of the splits */
     gpu_buffer attn_stat;  /* decode: maximum and sum of each split */
