@@ -20,9 +20,11 @@ bool fail_memory(carat_error *err, uint64_t n, const char *what);
 /* Bytes of the well-formed UTF-8 character at text [n]; 0: none there. */
 size_t utf8_length(const char *text, size_t n);
 
-/* ---- arena.c: the only malloc ---- */
+/* ---- clock.c ---- */
 
 double seconds_now(void); /* of a monotonic clock */
+
+/* ---- arena.c: the only malloc ---- */
 
 /* Memory with one lifetime: allocated piecewise, freed at once. */
 typedef struct arena arena;

@@ -1,6 +1,6 @@
 /* clock: what the engine knows of time.
  *
- * Flow: job.c's users measure with it; gpu_dawn.c paces its waiting. */
+ * Flow: jobs measure with it, gpu_dawn.c paces its waiting by it. */
 #include "base/base.h"
 
 #include <time.h>

@@ -25,12 +25,12 @@
 #define SPLIT_KEYS     128u  /* keys a split, while there are splits enough */
 #define MAX_GROUPS     1056u /* workgroups that share rows evenly among themselves */
 #define FEW_GROUPS     4u    /* the same on a GPU in software, which takes 1 to 3 ms to start one */
-#define MAX_LANES      128u
-#define ADAPTED_GROUPS 192u  /* the same for rows that adapters are added to */
+#define ADAPTED_GROUPS 192u  /* the same when each makes u of adapters */
 #define WANT_GROUPS    256u  /* workgroups that keep a device busy */
 #define ADAPTED_WANT   96u   /* the same when each makes u of adapters */
-#define INPUT_REST     6400u /* bytes of workgroup memory beside it (lib/reduce4, lib/lanes) */
-#define MAX_U          512u  /* values of adapters' u in it */
+#define MAX_LANES      128u
+#define INPUT_REST     6400u /* bytes of workgroup memory beside the input (lib/reduce4, lib/lanes) */
+#define MAX_U          512u /* values of adapters' u in workgroup memory */
 #define NONE           UINT32_MAX
 
 /* The residual stream as the next stage finds it: h = (base + rms(update) * w_post) * scale. */
@@ -268,7 +268,7 @@ static ffn_added added_ffn(const text_gpu *t, uint32_t il) {
     const lora_group *in = lora_gpu_at(t->lora, il, LORA_INPUT_FFN);
     const lora_group *down = lora_gpu_at(t->lora, il, LORA_INPUT_DOWN);
     const lora_group none = {.buffer = t->norm};
-    ffn_added f = {.any = in || down, .part0 = gate->n_row / 64 * 10};
+    ffn_added f = {.any = in || down, .part0 = div_up(gate->n_row, 64) * 10};
     f.in = in ? *in : none;
     f.down = down ? *down : none;
     f.shape = adapted_shape(t, in ? in : down, 2, gate->n_row, gate->n_col, 16);

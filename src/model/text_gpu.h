@@ -35,7 +35,7 @@ typedef struct kv_gpu {
 
 /* Inputs of decode, which takes one token: also of the last one of a prompt, when the layers above
  * the last KV owner run for it alone. They are in one buffer, since each write costs time between
- * two tokens: the token's id, then at these bytes */
+ * two tokens: the token's id at byte 0, the others at these. */
 enum {
     ONE_STEP = 256,                    /* step_uniform */
     ONE_ROPE = 512,                    /* [n_rot, 2] f32 for sliding layers */
