@@ -29,8 +29,8 @@
 #define WANT_GROUPS    256u  /* workgroups that keep a device busy */
 #define ADAPTED_WANT   96u   /* the same when each makes u of adapters */
 #define MAX_LANES      128u
-#define INPUT_REST     6400u /* bytes of workgroup memory beside the input (lib/reduce4, lib/lanes) */
-#define MAX_U          512u /* values of adapters' u in workgroup memory */
+#define INPUT_REST     6400u /* bytes of workgroup memory for all but the input (lib/reduce4, ..) */
+#define MAX_U          512u  /* values of u that fit in it */
 #define NONE           UINT32_MAX
 
 /* The residual stream as the next stage finds it: h = (base + rms(update) * w_post) * scale. */
