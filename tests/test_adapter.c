@@ -176,7 +176,7 @@ static void lost(void **state) {
     open_talk_with(&t, dev, &(carat_engine_desc){.path = NANO, .adapter = folder}, 128);
     answer a =
         ask_with(t.ses, (carat_chat_desc){.messages = WHO, .max_tokens = 3, .ignore_stop = true});
-    assert_true(a.ok && a.stats.n_dispatch > 100);
+    assert_true(a.ok && a.stats.n_dispatch > 0);
     assert_string_equal(gpu_null_complaint(g), "");
     free_answer(&a);
     g->lost = true;
