@@ -10,8 +10,20 @@
 #define TILE_ROWS   64u
 #define MOST_GROUPS (PARTS_MOST / (TILE_TOKENS * TILE_ROWS)) /* they keep a large device busy */
 #define MIN_TERMS   128u                                     /* of a part; a multiple of 16 */
-#define FLAT        65535u                                   /* of lib/flat.wgsl */
+#define FLAT_VALUES 256u                                     /* of a workgroup */
+#define FLAT_GROUPS 65535u /* of a dispatch in one direction, on any device; as lib/flat has it */
 #define NONE        UINT32_MAX
+
+void run_flat(kernel_steps *s, kernel_call call, uint64_t n) {
+    assert(n <= UINT32_MAX / FLAT_VALUES);
+    call.x = min_u32((uint32_t)n, FLAT_GROUPS);
+    call.y = div_up((uint32_t)n, FLAT_GROUPS);
+    if (n) kernel_run(s, &call);
+}
+
+void run_values(kernel_steps *s, const kernel_call *call, uint64_t n) {
+    run_flat(s, *call, (n + FLAT_VALUES - 1) / FLAT_VALUES);
+}
 
 sum_cut cut_sums(parts_gpu room, uint32_t n_tok, uint32_t n_out, uint32_t n_term) {
     const uint32_t groups = div_up(n_out, TILE_ROWS) * div_up(n_tok, TILE_TOKENS);
@@ -27,14 +39,13 @@ void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, 
                   bool add) {
     const sum_parts_args args = {.n = (uint32_t)n, .n_part = n_part, .add = add};
     assert(n % 4 == 0 && n_part && n * n_part / 4 <= UINT32_MAX && n <= UINT32_MAX);
-    const uint32_t groups = (uint32_t)div_up(args.n / 4, 256);
-    kernel_run(s, &(kernel_call){
-                      .kernel = &kernel_sum_parts,
-                      .args = &args,
-                      .views = {parts, out},
-                      .x = min_u32(groups, FLAT),
-                      .y = div_up(groups, FLAT),
-                  });
+    run_values(s,
+               &(kernel_call){
+                   .kernel = &kernel_sum_parts,
+                   .args = &args,
+                   .views = {parts, out},
+               },
+               n / 4);
 }
 
 void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu_view out,

@@ -8,6 +8,12 @@
 #include "gpu/kernel.h"
 #include "model/model.h"
 
+/* A call of n workgroups (lib/flat), in rows when they are too many for one; those too many in the
+ * last do nothing. */
+void run_flat(kernel_steps *s, kernel_call call, uint64_t n);
+/* The same with a thread for each of n values. */
+void run_values(kernel_steps *s, const kernel_call *call, uint64_t n);
+
 /* Room for parts of sums, f32 [n]; n 0: none. A product of few tokens and outputs has few
  * workgroups: where there is room, its sums are cut among more of them, and the parts added. */
 typedef struct parts_gpu {

@@ -8,22 +8,7 @@
 
 #include "kernels.h"
 
-#define NONE       UINT32_MAX
-#define GROUP      256u   /* values of a workgroup */
-#define MAX_GROUPS 65535u /* of a dispatch in one direction, on any device; as lib/flat has it */
-
-/* n workgroups, in rows when they are too many for one; those too many in the last do nothing. */
-static void run_flat(kernel_steps *s, kernel_call call, uint64_t n) {
-    assert(n <= UINT32_MAX / GROUP);
-    call.x = min_u32((uint32_t)n, MAX_GROUPS);
-    call.y = div_up((uint32_t)n, MAX_GROUPS);
-    if (n) kernel_run(s, &call);
-}
-
-/* A thread for each of n values. */
-static void run_values(kernel_steps *s, const kernel_call *call, uint64_t n) {
-    run_flat(s, *call, (n + GROUP - 1) / GROUP);
-}
+#define NONE UINT32_MAX
 
 static gpu_view either(gpu_view v, gpu_view otherwise) { return v.buffer.id ? v : otherwise; }
 
