@@ -1,4 +1,4 @@
-// include: tile tile_columns
+// include: tile tile_columns tile_lines
 // formats: A
 // back_matmul: din[t, c] = old + scale * sum_r dout[t, dout0 + r] * W[r, c], r < n_row, c < n_col.
 //   dout [n_tok, dout_stride], wA [n_row, n_col], din [n_tok, n_col]; old is din's value, or 0
@@ -11,31 +11,15 @@ struct Args {
     dout_stride: u32, scale: f32, add: u32, n_term: u32
 }
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> dout: array<f32>;
+@group(0) @binding(1) var<storage, read> lines: array<f32>; // dout
 @group(0) @binding(2) var<storage, read> wA: array<WA>;
 @group(0) @binding(3) var<storage, read_write> din: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> dout4: array<vec4<f32>>; // dout again
+@group(0) @binding(4) var<storage, read> lines4: array<vec4<f32>>; // dout again
 
 var<private> part0: u32; // where this workgroup's part begins
 
-// Four rows' gradients of a token; repeats the last token and row beyond the end.
-fn rows4(tok: u32, row: u32) -> vec4<f32> {
-    let at = min(tok, args.n_tok - 1) * args.dout_stride + args.dout0;
-    let i = at + min(vec4(row, row + 1, row + 2, row + 3), vec4(args.n_row - 1));
-    return vec4(dout[i.x], dout[i.y], dout[i.z], dout[i.w]);
-}
-
 fn load_in(tok: u32, row: u32) -> mat4x4<f32> {
-    if (((args.dout0 | args.dout_stride) & 3) == 0) {
-        let at = args.dout0 / 4 + min(row, args.n_row - 1) / 4;
-        let n = args.dout_stride / 4;
-        let last = args.n_tok - 1;
-        return mat4x4<f32>(
-            dout4[min(tok, last) * n + at], dout4[min(tok + 1, last) * n + at],
-            dout4[min(tok + 2, last) * n + at], dout4[min(tok + 3, last) * n + at]);
-    }
-    return mat4x4<f32>(rows4(tok, row), rows4(tok + 1, row), rows4(tok + 2, row),
-                       rows4(tok + 3, row));
+    return load_lines(tok, row, args.dout0, args.dout_stride, args.n_row);
 }
 
 fn ready_in(a: mat4x4<f32>) -> mat4x4<f32> { return a; }

@@ -1,4 +1,4 @@
-// include: tile tile_columns
+// include: tile tile_columns tile_lines
 // formats: A
 // outer: out[i, j] = old + scale * sum_t a[t, i] * b[t, j], t < n_tok.
 //   a [n_tok, n_a], b [n_tok, n_b] (wA), out [n_a, n_b]; old is out's value, or 0 unless `add`. n_b
@@ -9,32 +9,14 @@
 
 struct Args { n_tok: u32, n_a: u32, n_b: u32, scale: f32, add: u32, n_term: u32 }
 @group(0) @binding(0) var<uniform> args: Args;
-@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> lines: array<f32>; // a
 @group(0) @binding(2) var<storage, read> wA: array<WA>; // b
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> a4: array<vec4<f32>>; // a again
+@group(0) @binding(4) var<storage, read> lines4: array<vec4<f32>>; // a again
 
 var<private> part0: u32; // where this workgroup's part begins
 
-// Four values of a token; repeats the last token and value beyond the end.
-fn values4(i: u32, tok: u32) -> vec4<f32> {
-    let at = min(tok, args.n_tok - 1) * args.n_a +
-             min(vec4(i, i + 1, i + 2, i + 3), vec4(args.n_a - 1));
-    return vec4(a[at.x], a[at.y], a[at.z], a[at.w]);
-}
-
-fn load_in(i: u32, tok: u32) -> mat4x4<f32> {
-    if ((args.n_a & 3) == 0) {
-        let at = min(i, args.n_a - 1) / 4;
-        let n = args.n_a / 4;
-        let last = args.n_tok - 1;
-        return mat4x4<f32>(
-            a4[min(tok, last) * n + at], a4[min(tok + 1, last) * n + at],
-            a4[min(tok + 2, last) * n + at], a4[min(tok + 3, last) * n + at]);
-    }
-    return mat4x4<f32>(values4(i, tok), values4(i, tok + 1), values4(i, tok + 2),
-                       values4(i, tok + 3));
-}
+fn load_in(i: u32, tok: u32) -> mat4x4<f32> { return load_lines(tok, i, 0, args.n_a, args.n_a); }
 
 // Values of a token each become tokens of a value each.
 fn ready_in(a: mat4x4<f32>) -> mat4x4<f32> { return transpose(a); }
