@@ -8,17 +8,11 @@
 #include "file/safetensors.h"
 
 #include "load_json.h"
+#include "require.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static carat_error err;
-#define REQUIRE(call)                                                                              \
-    do {                                                                                           \
-        err = (carat_error){0};                                                                    \
-        if (!(call)) fail_msg("%s: %s", #call, err.message);                                       \
-    } while (0)
 
 typedef struct golden {
     arena *memory;

@@ -5,12 +5,7 @@
 #include "base/base.h"
 #include "file/file.h"
 
-/* After carat's headers: it has a macro fail(). */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "require.h" /* after carat's headers */
 
 #include <math.h>
 #include <stdio.h>
@@ -19,7 +14,6 @@
 
 static const char *device_name = "cpu"; /* what open_talk() opens */
 static uint32_t token_limit;            /* of an answer; 0: none. A GPU in software is slow. */
-static carat_error err;
 
 static inline void no_such_device(void **state) {
     (void)state;

@@ -5,22 +5,11 @@
 #include "../cli/media.h"
 #include "picture_file.h"
 
-/* After carat's headers: it has a macro fail(). */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "require.h" /* after carat's headers */
 
 #include <stdlib.h>
 #include <string.h>
 
-static carat_error err;
-#define REQUIRE(call)                                                                              \
-    do {                                                                                           \
-        err = (carat_error){0};                                                                    \
-        if (!(call)) fail_msg("%s: %s", #call, err.message);                                       \
-    } while (0)
 #define REFUSES(text, call)                                                                        \
     do {                                                                                           \
         err = (carat_error){0};                                                                    \

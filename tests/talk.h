@@ -7,22 +7,6 @@
 
 #define NANO "models/nano.gguf"
 
-/* The call succeeds, or the test fails with its message. */
-#define REQUIRE(call)                                                                              \
-    do {                                                                                           \
-        err = (carat_error){0};                                                                    \
-        if (!(call)) fail_msg("%s: %s", #call, err.message);                                       \
-    } while (0)
-
-/* The call fails with this code, and says this. */
-#define REFUSE(call, wanted, words)                                                                \
-    do {                                                                                           \
-        err = (carat_error){0};                                                                    \
-        if (call) fail_msg("%s: did not fail", #call);                                             \
-        if (err.code != (wanted)) fail_msg("%s: code %d, %s", #call, (int)err.code, err.message);  \
-        if (!strstr(err.message, words)) fail_msg("%s: says %s", #call, err.message);              \
-    } while (0)
-
 typedef struct talk {
     carat_device *dev;
     carat_engine *eng;

@@ -2,31 +2,14 @@
  * refused. */
 #include "media/media.h"
 
-/* After carat's headers: it has a macro fail(). */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "require.h" /* after carat's headers */
 
 #include <math.h>
 #include <string.h>
 
 #define PI 3.14159265358979323846
 
-static carat_error err;
-#define REQUIRE(call)                                                                              \
-    do {                                                                                           \
-        err = (carat_error){0};                                                                    \
-        if (!(call)) fail_msg("%s: %s", #call, err.message);                                       \
-    } while (0)
-#define REFUSES(text, call)                                                                        \
-    do {                                                                                           \
-        err = (carat_error){0};                                                                    \
-        assert_false(call);                                                                        \
-        assert_int_equal(err.code, CARAT_E_ARGUMENT);                                              \
-        if (!strstr(err.message, text)) fail_msg("%s", err.message);                               \
-    } while (0)
+#define REFUSES(text, call) REFUSE(call, CARAT_E_ARGUMENT, text)
 
 /* ---- pictures ---- */
 

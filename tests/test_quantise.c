@@ -2,11 +2,7 @@
  * were, zeros, outliers, tiny values, and what no format can hold. The way back is quant.c's. */
 #include "file/quantise.h"
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "require.h" /* after carat's headers */
 
 #include <math.h>
 #include <stdlib.h>
@@ -33,7 +29,6 @@ static const struct format {
     {QUANT_NVFP4, 4, 0.095, {-1, -1}},
 };
 
-static carat_error err;
 static float x[N], y[N], z[N];
 static uint8_t blocks[4 * N], again[4 * N];
 static uint64_t state;

@@ -29,7 +29,7 @@ static towers open_towers(const char *name, gpu_null_desc limits) {
     assert_non_null(t.gpu);
     t.kernels = kernel_cache_create(t.gpu, &err);
     assert_non_null(t.kernels);
-    if (!gguf_open(t.memory, path, &t.file, &err)) fail_msg("%s", err.message);
+    REQUIRE(gguf_open(t.memory, path, &t.file, &err));
     unlink(path);
     return t;
 }
@@ -43,31 +43,26 @@ static void close_towers(towers *t) {
     arena_free(t->memory);
 }
 
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        if (!(call)) fail_msg("%s", err.message);                                                  \
-    } while (0)
-
 static encoder_gpu *load(towers *t, weight **matrices, const float *vectors, uint32_t n) {
     encoder_gpu *e;
-    MUST(encoder_gpu_create(t->gpu, matrices, vectors, n, &e, &err));
-    for (bool busy = false, done = false; !done;) MUST(encoder_gpu_load(e, &busy, &done, &err));
+    REQUIRE(encoder_gpu_create(t->gpu, matrices, vectors, n, &e, &err));
+    for (bool busy = false, done = false; !done;) REQUIRE(encoder_gpu_load(e, &busy, &done, &err));
     return e;
 }
 
 static void see(towers *t, uint32_t n_text, uint32_t n_col, uint32_t n_row, uint32_t n_soft) {
     vision *v;
     vision_gpu *at_work;
-    MUST(vision_open(t->memory, t->file, n_text, &v, &err));
+    REQUIRE(vision_open(t->memory, t->file, n_text, &v, &err));
     assert_int_equal(vision_soft_tokens(v, n_col, n_row), n_soft);
     encoder_gpu *e = load(t, v->matrices, v->vectors, v->n_vectors);
     uint8_t *patches =
         arena_alloc(t->memory, (size_t)n_col * n_row, 3 * v->config.side * v->config.side);
     assert_non_null(patches);
     gpu_buffer soft = gpu_buffer_create(t->gpu, 4ull * n_soft * n_text, GPU_STORAGE, "soft", &err);
-    MUST(vision_gpu_create(v, e, t->gpu, t->kernels, &at_work, &err));
-    MUST(vision_gpu_begin(at_work, patches, n_col, n_row, soft, &err));
-    for (bool finished = false; !finished;) MUST(vision_gpu_advance(at_work, &finished, &err));
+    REQUIRE(vision_gpu_create(v, e, t->gpu, t->kernels, &at_work, &err));
+    REQUIRE(vision_gpu_begin(at_work, patches, n_col, n_row, soft, &err));
+    for (bool finished = false; !finished;) REQUIRE(vision_gpu_advance(at_work, &finished, &err));
     vision_gpu_free(at_work);
     gpu_buffer_free(t->gpu, soft);
     encoder_gpu_free(e);
@@ -76,16 +71,16 @@ static void see(towers *t, uint32_t n_text, uint32_t n_col, uint32_t n_row, uint
 static void hear(towers *t, uint32_t n_text, uint32_t n) {
     audio *a;
     audio_gpu *at_work;
-    MUST(audio_open(t->memory, t->file, n_text, &a, &err));
+    REQUIRE(audio_open(t->memory, t->file, n_text, &a, &err));
     const uint32_t n_soft = audio_soft_tokens(a, n);
     assert_int_equal(n_soft, 750);
     encoder_gpu *e = load(t, a->matrices, a->vectors, a->n_vectors);
     float *input = arena_alloc(t->memory, n, a->config.direct ? 4 : 4 * MEL_BANDS);
     assert_non_null(input);
     gpu_buffer soft = gpu_buffer_create(t->gpu, 4ull * n_soft * n_text, GPU_STORAGE, "soft", &err);
-    MUST(audio_gpu_create(a, e, t->gpu, t->kernels, &at_work, &err));
-    MUST(audio_gpu_begin(at_work, input, n, soft, &err));
-    for (bool finished = false; !finished;) MUST(audio_gpu_advance(at_work, &finished, &err));
+    REQUIRE(audio_gpu_create(a, e, t->gpu, t->kernels, &at_work, &err));
+    REQUIRE(audio_gpu_begin(at_work, input, n, soft, &err));
+    for (bool finished = false; !finished;) REQUIRE(audio_gpu_advance(at_work, &finished, &err));
     audio_gpu_free(at_work);
     gpu_buffer_free(t->gpu, soft);
     encoder_gpu_free(e);
