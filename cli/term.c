@@ -283,7 +283,7 @@ void table_print(table *t, FILE *f, bool header) {
     t->n = 0;
 }
 
-/* ---- Ctrl-C, SIGTERM ---- */
+/* ---- Ctrl-C, SIGTERM, SIGHUP ---- */
 
 /* A signal handler has no argument to carry state in, so this is the one place that has globals. */
 static carat_job *volatile watched;
@@ -291,7 +291,7 @@ static volatile sig_atomic_t interrupts, keep_running;
 
 static void on_interrupt(int signal) {
     carat_job *job = watched;
-    if (signal == SIGTERM && job && interrupts) return; /* it is told more than once */
+    if (signal != SIGINT && job && interrupts) return; /* it is told more than once */
     interrupts++;
     if (job && interrupts == 1)
         carat_cancel(job);
@@ -314,7 +314,12 @@ void interrupt_install(bool keep) {
     install(SIGINT);
 }
 
-void interrupt_install_term(void) { install(SIGTERM); }
+void interrupt_install_term(void) {
+    struct sigaction hangup;
+    install(SIGTERM);
+    sigaction(SIGHUP, NULL, &hangup);
+    if (hangup.sa_handler != SIG_IGN) install(SIGHUP); /* nohup stays what it is */
+}
 
 void interrupt_watch(carat_job *job) {
     interrupts = 0;

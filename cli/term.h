@@ -57,8 +57,8 @@ void table_print(table *t, FILE *f, bool header); /* and frees it; the first row
 /* Ctrl-C. While a job is watched it is cancelled; otherwise the program ends, unless `keep` is on
  * (chat). A second Ctrl-C during the same job ends the program. */
 void interrupt_install(bool keep);
-/* SIGTERM does what Ctrl-C does, for commands that would leave a file half written; again and again
- * it does no more than once. */
+/* SIGTERM and SIGHUP do what Ctrl-C does, for commands that would leave a file half written; again
+ * and again they do no more than once. */
 void interrupt_install_term(void);
 void interrupt_watch(carat_job *job); /* NULL: none */
 bool interrupted(void);               /* since interrupt_clear() */

@@ -36,13 +36,16 @@ ask="--device cpu --temperature 0"
 }
 # Stopped after a moment: its status is 130, or it was quicker. A shell's own background processes
 # ignore Ctrl-C, so another program sends it, once (--foreground).
-for signal in INT TERM; do
+for signal in INT TERM HUP; do
     timeout --foreground --preserve-status -s $signal 0.2 \
         "$carat" merge nano facts --out i.gguf --type q8_0 >out 2>err
     status=$?
     [ $status -eq 130 ] || [ $status -eq 0 ]
     result "SIG$signal ends it" $?
 done
+timeout --foreground --preserve-status -s HUP 0.2 \
+    nohup "$carat" merge nano facts --out i.gguf --type q8_0 >out 2>err
+result "with nohup SIGHUP does not" $?
 rm -f i.gguf both out err
 # shellcheck disable=SC2012 # names of our own
 [ "$(ls | tr '\n' ' ')" = "facts m.gguf z.gguf " ]
