@@ -101,6 +101,8 @@ typedef struct jpeg_info {
 void jpeg_scan(const uint8_t *data, size_t n, jpeg_info *out);
 bool gif_whole(const uint8_t *data, size_t n); /* as far as the end of the first frame */
 bool bmp_whole(const uint8_t *data, size_t n);
+/* Whether a whole one names only colours of its palette: for others stb_image shows its stack. */
+bool bmp_coloured(const uint8_t *data, size_t n);
 /* Whether as many bytes of sound are there as a WAV's header says. True for what is no WAV. */
 bool wav_whole(const uint8_t *data, size_t n, uint64_t file_bytes);
 

@@ -41,6 +41,9 @@ static bool check(const char *what, picture_format format, const uint8_t *data, 
         return fail(err, CARAT_E_FORMAT, "%s: the GIF is cut short", what);
     if (format == PICTURE_BMP && !bmp_whole(data, n))
         return fail(err, CARAT_E_FORMAT, "%s: the BMP is cut short", what);
+    if (format == PICTURE_BMP && !bmp_coloured(data, n))
+        return fail(err, CARAT_E_FORMAT,
+                    "%s: the BMP has pixels whose colours cannot be read from its palette", what);
     return true;
 }
 

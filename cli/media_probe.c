@@ -265,28 +265,53 @@ bool gif_whole(const uint8_t *p, size_t n) {
 
 /* ---- BMP ---- */
 
-enum { BMP_OLD = 12 };
+enum { BMP_OLD = 12, BMP_RLE8 = 1, BMP_RLE4 = 2 };
 
-static bool bmp_size(const uint8_t *p, size_t n, uint32_t *width, uint32_t *height) {
+typedef struct bmp_head {
+    uint32_t width, height, bits, coding;
+    uint64_t start, row; /* bytes: where the pixels begin, and of a row of them (below 2^46) */
+    int64_t n_colour;    /* of its palette, that stb_image reads: of the old kind four too few */
+} bmp_head;
+
+static bool bmp_read(const uint8_t *p, size_t n, bmp_head *out) {
     if (n < 34) return false;
-    const bool old = little(p + 14, 4) == BMP_OLD;
+    const uint32_t start = little(p + 10, 4), head = little(p + 14, 4);
     const uint32_t rows = little(p + 22, 4); /* negative: from the top to the bottom */
-    *width = old ? little(p + 18, 2) : little(p + 18, 4);
-    *height = old ? little(p + 20, 2) : rows >> 31 ? 0 - rows : rows;
+    if (head == BMP_OLD)
+        *out = (bmp_head){.width = little(p + 18, 2),
+                          .height = little(p + 20, 2),
+                          .bits = little(p + 24, 2),
+                          .n_colour = ((int64_t)start - 38) / 3};
+    else
+        *out = (bmp_head){.width = little(p + 18, 4),
+                          .height = rows >> 31 ? 0 - rows : rows,
+                          .bits = little(p + 28, 2),
+                          .coding = little(p + 30, 4),
+                          .n_colour = ((int64_t)start - 14 - head) / 4};
+    out->start = start;
+    out->row = ((uint64_t)out->width * out->bits + 31) / 32 * 4;
     return true;
 }
 
 /* A compressed one counts as whole: its bytes are not told. */
 bool bmp_whole(const uint8_t *p, size_t n) {
-    enum { RLE8 = 1, RLE4 = 2 };
-    uint32_t width, height;
-    if (!bmp_size(p, n, &width, &height)) return false;
-    const bool old = little(p + 14, 4) == BMP_OLD;
-    const uint32_t coding = old ? 0 : little(p + 30, 4);
-    if (coding == RLE8 || coding == RLE4) return true;
-    const uint64_t start = little(p + 10, 4), bits = little(p + (old ? 24 : 28), 2);
-    const uint64_t row = (width * bits + 31) / 32 * 4; /* below 2^46 */
-    return start <= n && (height == 0 || row <= (n - start) / height);
+    bmp_head h;
+    if (!bmp_read(p, n, &h)) return false;
+    if (h.coding == BMP_RLE8 || h.coding == BMP_RLE4) return true;
+    return h.start <= n && (h.height == 0 || h.row <= (n - h.start) / h.height);
+}
+
+bool bmp_coloured(const uint8_t *p, size_t n) {
+    bmp_head h;
+    if (!bmp_read(p, n, &h)) return false;
+    if (h.coding != 0 || h.width == 0 || (h.bits != 1 && h.bits != 4 && h.bits != 8)) return true;
+    for (uint64_t y = 0; y < h.height; y++)
+        for (uint64_t bit = 0; bit < (uint64_t)h.width * h.bits; bit += h.bits) {
+            const uint32_t byte = p[h.start + y * h.row + bit / 8];
+            const uint32_t colour = byte >> (8 - h.bits - bit % 8) & ((1u << h.bits) - 1);
+            if (colour >= h.n_colour) return false;
+        }
+    return true;
 }
 
 /* ---- sizes ---- */
@@ -294,6 +319,7 @@ bool bmp_whole(const uint8_t *p, size_t n) {
 bool picture_size(const uint8_t *p, size_t n, uint32_t *width, uint32_t *height) {
     enum { PNG_HEAD = 24, GIF_HEAD = 10 };
     jpeg_info j;
+    bmp_head b;
     *width = *height = 0;
     switch (picture_probe(p, n)) {
     case PICTURE_PNG:
@@ -307,7 +333,10 @@ bool picture_size(const uint8_t *p, size_t n, uint32_t *width, uint32_t *height)
         *height = little(p + 8, 2);
         return true;
     case PICTURE_BMP:
-        return bmp_size(p, n, width, height);
+        if (!bmp_read(p, n, &b)) return false;
+        *width = b.width;
+        *height = b.height;
+        return true;
     case PICTURE_JPEG:
         jpeg_scan(p, n, &j);
         *width = j.width;

@@ -109,6 +109,44 @@ static void bmp_rows(void **state) {
     buf_free(&b);
 }
 
+/* n_pixel pixels in a row of four bytes, in a file with a palette of n_colour greys: 10, 20, ... */
+static void bmp_palette(buf *b, uint32_t bits, uint32_t n_colour, uint32_t n_pixel, uint32_t row) {
+    buf_puts(b, "BM");
+    put_little(b, 54 + 4 * n_colour + 4, 4);
+    put_little(b, 0, 4);
+    put_little(b, 54 + 4 * n_colour, 4);
+    put_little(b, 40, 4);
+    put_little(b, n_pixel, 4);
+    put_little(b, 1, 4);
+    put_little(b, 1, 2);
+    put_little(b, bits, 2);
+    for (int i = 0; i < 6; i++) put_little(b, 0, 4);
+    for (uint32_t i = 1; i <= n_colour; i++) put_little(b, 0x0a0a0a * i, 4);
+    put_big(b, row, 4);
+}
+
+/* What is behind the pixels in their bytes, or in their row, counts for nothing. */
+static void bmp_palettes(void **state) {
+    (void)state;
+    static const char missing[] =
+        "p: the BMP has pixels whose colours cannot be read from its palette";
+    buf b = {0};
+    bmp_palette(&b, 8, 3, 3, 0x020001ff);
+    check_pixels(&b, 3, 1, (const uint8_t[]){30, 30, 30, 10, 10, 10, 20, 20, 20}, 0);
+    bmp_palette(&b, 4, 2, 3, 0x101fffff);
+    check_pixels(&b, 3, 1, (const uint8_t[]){20, 20, 20, 10, 10, 10, 20, 20, 20}, 0);
+    bmp_palette(&b, 1, 1, 2, 0x3fffffff);
+    check_pixels(&b, 2, 1, (const uint8_t[]){10, 10, 10, 10, 10, 10}, 0);
+    bmp_palette(&b, 8, 3, 3, 0x02000300);
+    refused(&b, missing);
+    bmp_palette(&b, 4, 2, 3, 0x10200000);
+    refused(&b, missing);
+    bmp_palette(&b, 1, 1, 2, 0x40000000);
+    refused(&b, missing);
+    bmp_palette(&b, 8, 0, 1, 0);
+    refused(&b, missing);
+}
+
 /* ---- files as they are found ---- */
 
 static const char *const pictures[] = {
@@ -496,13 +534,14 @@ static void list_limits(void **state) {
 
 int main(void) {
     const struct CMUnitTest with_pictures[] = {
-        cmocka_unit_test(png_colours),   cmocka_unit_test(sizes),
-        cmocka_unit_test(gif_frames),    cmocka_unit_test(bmp_rows),
-        cmocka_unit_test(formats),       cmocka_unit_test(other_files),
-        cmocka_unit_test(damaged_files), cmocka_unit_test(wav_samples),
-        cmocka_unit_test(sound_formats), cmocka_unit_test(paths),
-        cmocka_unit_test(base64),        cmocka_unit_test(take),
-        cmocka_unit_test(attached),      cmocka_unit_test(list_limits),
+        cmocka_unit_test(png_colours),  cmocka_unit_test(sizes),
+        cmocka_unit_test(gif_frames),   cmocka_unit_test(bmp_rows),
+        cmocka_unit_test(bmp_palettes), cmocka_unit_test(formats),
+        cmocka_unit_test(other_files),  cmocka_unit_test(damaged_files),
+        cmocka_unit_test(wav_samples),  cmocka_unit_test(sound_formats),
+        cmocka_unit_test(paths),        cmocka_unit_test(base64),
+        cmocka_unit_test(take),         cmocka_unit_test(attached),
+        cmocka_unit_test(list_limits),
     };
     return cmocka_run_group_tests_name("decode", with_pictures, NULL, NULL);
 }
