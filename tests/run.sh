@@ -3,8 +3,8 @@
 # A TEST is a cmocka program, a script (test_*.sh, which gets the carat program as $1 and ends
 # with "N passed, N failed") or a file of node's tests (*.test.mjs, which find the program in
 # $CARAT). A test that crashes or runs longer than TEST_TIMEOUT seconds (600) counts as failed.
-# Up to TEST_JOBS (1) programs run at a time; scripts and node's tests, in which processes wait for
-# each other, run alone. Reports come as tests end.
+# Up to TEST_JOBS (1) programs and scripts run at a time; node's tests, whose browsers keep all
+# cores busy, run alone. Reports come as tests end.
 # GPU tests run on SwiftShader, a GPU in software, when Chromium has brought it; with TEST_GPU=real
 # on whatever the machine has, with TEST_GPU=none not at all. The last line is
 # "N passed, N failed[, N skipped]".
@@ -135,7 +135,7 @@ collect_test() {
 }
 
 for test in "$@"; do
-    case $test in *.sh | *.mjs) most=1 ;; *) most=$jobs ;; esac
+    case $test in *.mjs) most=1 ;; *) most=$jobs ;; esac
     while [ $running -ge $most ]; do collect_test; done
     start_test "$test"
 done
