@@ -5,12 +5,12 @@
 #include "model/encoder.h"
 
 #include <math.h>
-#include <string.h>
 
 #define LANES 4u    /* numbers that any processor adds at once */
 #define STRIP 1024u /* values of a row that are expanded at once; a multiple of every block */
 
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+typedef lanes lanes_at __attribute__((aligned(sizeof(float)), may_alias)); /* anywhere in memory */
 
 typedef struct stored_row {
     const quant_format *format;
@@ -35,12 +35,11 @@ void ref_dequantise_row(const weight *w, uint64_t row, float *out) {
 }
 
 float ref_dot(const float *a, const float *b, uint32_t n) {
-    lanes part[2] = {0}, x[2], y[2];
+    lanes part[2] = {0};
     const uint32_t step = 2 * LANES;
     float sum = 0;
     for (; n >= step; n -= step, a += step, b += step) {
-        memcpy(x, a, sizeof x);
-        memcpy(y, b, sizeof y);
+        const lanes_at *x = (const lanes_at *)a, *y = (const lanes_at *)b;
         part[0] += x[0] * y[0];
         part[1] += x[1] * y[1];
     }
@@ -93,13 +92,8 @@ void ref_rope(float *x, const float *cos_sin, uint32_t n_head, uint32_t head_dim
 
 /* out += scale * x */
 static void add_scaled(float *out, const float *x, uint32_t n, float scale) {
-    lanes a, b;
-    for (; n >= LANES; n -= LANES, out += LANES, x += LANES) {
-        memcpy(&a, out, sizeof a);
-        memcpy(&b, x, sizeof b);
-        a += scale * b;
-        memcpy(out, &a, sizeof a);
-    }
+    for (; n >= LANES; n -= LANES, out += LANES, x += LANES)
+        *(lanes_at *)out += scale * *(const lanes_at *)x;
     for (uint32_t i = 0; i < n; i++) out[i] += scale * x[i];
 }
 
