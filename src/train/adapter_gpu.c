@@ -58,6 +58,22 @@ static void to_device(float *host, float *device, uint64_t n) {
 }
 static void to_host(float *host, float *device, uint64_t n) { memcpy(host, device, (size_t)n * 4); }
 
+static void drop_stage(adapter_gpu *a) {
+    arena_free(a->way);
+    a->way = NULL;
+    a->stage = NULL;
+}
+
+static bool take_stage(adapter_gpu *a, carat_error *err) {
+    if (a->stage) return true;
+    a->way = arena_create(err);
+    if (a->way) a->stage = arena_alloc(a->way, a->n_stage, sizeof *a->stage);
+    if (a->stage) return true;
+    drop_stage(a);
+    return fail_memory(err, a->n_stage * sizeof *a->stage,
+                       "an adapter on its way to or from the device");
+}
+
 /* Where one of a group's three buffers is staged. */
 static float *stage_of(const adapter_gpu *a, uint32_t group, uint32_t which) {
     const group_gpu *g = &a->groups[group];
@@ -124,10 +140,13 @@ static bool fetch_piece(adapter_gpu *a, bool *busy, carat_error *err) {
 }
 
 bool adapter_gpu_fetch(adapter_gpu *a, bool *busy, carat_error *err) {
-    for (*busy = false; a->at < a->n_group * PER_GROUP;) {
+    *busy = false;
+    if (!take_stage(a, err)) return false;
+    while (a->at < a->n_group * PER_GROUP) {
         if (!fetch_piece(a, busy, err)) {
             a->at = 0;
             a->read = 0;
+            drop_stage(a);
             return false;
         }
         if (*busy) return true;
@@ -137,6 +156,7 @@ bool adapter_gpu_fetch(adapter_gpu *a, bool *busy, carat_error *err) {
         if (a->groups[group].n)
             each_row(a, group, host_of(a, which), stage_of(a, group, which), to_host);
     }
+    drop_stage(a);
     a->at = 0;
     return true;
 }
@@ -149,16 +169,17 @@ static bool make_buffer(adapter_gpu *a, uint64_t n, gpu_buffer *out, carat_error
     return out->id != 0;
 }
 
-static bool make_groups(adapter_gpu *a, uint64_t *n_all, carat_error *err) {
+static bool make_groups(adapter_gpu *a, carat_error *err) {
     const lora *l = a->lora;
+    uint64_t n_all = 0;
     for (uint32_t i = 0; i < lora_slots(l); i++) {
         const lora_pair *p = lora_slot(l, i);
         if (p->rank) a->groups[group_of(l, i)].n += floats_a(p) + floats_b(p);
     }
     for (uint32_t i = 0; i < a->n_group; i++) {
         group_gpu *g = &a->groups[i];
-        g->begin = *n_all;
-        *n_all += g->n;
+        g->begin = n_all;
+        n_all += g->n;
         if (g->n * 4 > a->gpu->info.max_buffer || g->n * 4 > a->gpu->info.max_binding)
             return fail(err, CARAT_E_MEMORY,
                         "train: an adapter of this rank needs %llu MB in one piece; %s allows "
@@ -170,6 +191,7 @@ static bool make_groups(adapter_gpu *a, uint64_t *n_all, carat_error *err) {
              !make_buffer(a, g->n, &g->m, err) || !make_buffer(a, g->n, &g->v, err)))
             return false;
     }
+    a->n_stage = PER_GROUP * n_all;
     return true;
 }
 
@@ -190,7 +212,6 @@ bool adapter_gpu_create(gpu *g, lora *l, adamw *moments, adapter_gpu **out, cara
     arena *memory = arena_create(err);
     if (!memory) return false;
     adapter_gpu *a = arena_alloc(memory, 1, sizeof *a);
-    uint64_t n_all = 0;
     bool ok = a || fail_memory(err, sizeof *a, "an adapter that learns");
     if (ok) {
         *a = (adapter_gpu){
@@ -198,11 +219,8 @@ bool adapter_gpu_create(gpu *g, lora *l, adamw *moments, adapter_gpu **out, cara
         a->groups = arena_alloc(memory, a->n_group, sizeof *a->groups);
         a->pairs = arena_alloc(memory, lora_slots(l), sizeof *a->pairs);
         ok = (a->groups && a->pairs) || fail_memory(err, sizeof *a, "an adapter that learns");
-        ok = ok && make_groups(a, &n_all, err);
+        ok = ok && make_groups(a, err) && take_stage(a, err);
     }
-    if (ok) a->stage = arena_alloc(memory, PER_GROUP * n_all, sizeof *a->stage);
-    ok = ok &&
-         (a->stage || fail_memory(err, PER_GROUP * n_all * 4, "an adapter's way from the device"));
     if (!ok) {
         if (a) adapter_gpu_free(a);
         if (!a) arena_free(memory);
@@ -210,6 +228,7 @@ bool adapter_gpu_create(gpu *g, lora *l, adamw *moments, adapter_gpu **out, cara
     }
     place_all(a);
     for (uint32_t i = 0; i < a->n_group; i++) put_group(a, i);
+    drop_stage(a);
     *out = a;
     return true;
 }
@@ -226,6 +245,7 @@ void adapter_gpu_free(adapter_gpu *a) {
         gpu_buffer_free(a->gpu, g->m);
         gpu_buffer_free(a->gpu, g->v);
     }
+    drop_stage(a);
     arena_free(a->memory);
 }
 

@@ -35,9 +35,11 @@ typedef struct adapter_gpu {
     uint32_t n_group; /* n_layer + 2 */
     group_gpu *groups;
     pair_gpu *pairs; /* [lora_slots()] */
-    /* On its way: [group, 3, n]. What is fetched stays here until all of it is: what the host has
-     * is always whole, and goes on when the device is lost. */
+    /* On its way: [group, 3, n], there only then. What is fetched stays here until all of it is:
+     * what the host has is always whole, and goes on when the device is lost. */
+    arena *way;
     float *stage;
+    uint64_t n_stage; /* floats of it */
     uint64_t bytes;
     uint32_t at;   /* fetching: group * 3 + buffer */
     uint64_t read; /* floats of it that are here */
