@@ -172,8 +172,20 @@ static expert_rows down_rows(const experts_run *r) {
     return (expert_rows){&r->w->down_exps, 0, r->w->down_exps.n_row, MOE_SCALE_DOWN};
 }
 
-static uint32_t scale0(const experts_run *r, const expert_rows *m) {
-    return (r->il * MOE_N_SCALE + m->scale) * r->c->n_expert;
+/* The arguments of a product with a tile of m, either way: the one back has two more. */
+_Static_assert(offsetof(back_moe_matmul_args, weighted) == sizeof(moe_matmul_args), "a beginning");
+static back_moe_matmul_args product_args(const experts_run *r, const expert_rows *m,
+                                         const weight_tile *tile, bool by_token) {
+    return (back_moe_matmul_args){
+        .n_row = m->n_row,
+        .n_col = m->w->n_col,
+        .row0 = m->row0,
+        .expert_rows = m->w->n_row,
+        .expert0 = tile->row0 / m->w->n_row,
+        .n_expert = tile->n_row / m->w->n_row,
+        .scale0 = (r->il * MOE_N_SCALE + m->scale) * r->c->n_expert,
+        .n_share = by_token ? r->c->n_expert_used : 1,
+    };
 }
 
 /* out [n_row, m.n_row] = x m^T; x has a row a token where by_token, else one for each of out's. */
@@ -182,16 +194,7 @@ static void multiply(const experts_run *r, expert_rows m, gpu_buffer x, bool by_
     const moe_picks *p = &r->x->picks;
     for (uint32_t i = 0; i < m.w->n_tile; i++) {
         const weight_tile *tile = &m.w->tiles[i];
-        const moe_matmul_args args = {
-            .n_row = m.n_row,
-            .n_col = m.w->n_col,
-            .row0 = m.row0,
-            .expert_rows = m.w->n_row,
-            .expert0 = tile->row0 / m.w->n_row,
-            .n_expert = tile->n_row / m.w->n_row,
-            .scale0 = scale0(r, &m),
-            .n_share = by_token ? r->c->n_expert_used : 1,
-        };
+        const back_moe_matmul_args args = product_args(r, &m, tile, by_token);
         kernel_run(r->s, &(kernel_call){
                              .kernel = &kernel_moe_matmul,
                              .formats = {m.w->type},
@@ -211,18 +214,9 @@ static void multiply_back(const experts_run *r, expert_rows m, gpu_view dout, bo
     const moe_picks *p = &r->x->picks;
     for (uint32_t i = 0; i < m.w->n_tile; i++) {
         const weight_tile *tile = &m.w->tiles[i];
-        const back_moe_matmul_args args = {
-            .n_row = m.n_row,
-            .n_col = m.w->n_col,
-            .row0 = m.row0,
-            .expert_rows = m.w->n_row,
-            .expert0 = tile->row0 / m.w->n_row,
-            .n_expert = tile->n_row / m.w->n_row,
-            .scale0 = scale0(r, &m),
-            .n_share = by_token ? r->c->n_expert_used : 1,
-            .weighted = by_token,
-            .add = add,
-        };
+        back_moe_matmul_args args = product_args(r, &m, tile, by_token);
+        args.weighted = by_token;
+        args.add = add;
         kernel_run(r->s, &(kernel_call){
                              .kernel = &kernel_back_moe_matmul,
                              .formats = {m.w->type},

@@ -7,6 +7,8 @@
 
 #include "kernels.h"
 
+#include <string.h>
+
 #define OWN_ROWS    32u /* of lib/attend */
 #define NARROW      256u
 #define WIDEST      512u
@@ -55,24 +57,33 @@ static uint32_t count_parts(const layer_config *l, const back_attention_op *a, u
     return max_u32(fit < want ? (uint32_t)fit : want, 1);
 }
 
-static void back_queries(kernel_steps *s, const layer_config *l, const back_attention_op *a,
-                         uint32_t n_tok) {
-    const uint32_t n_part = count_parts(l, a, n_tok);
-    const gpu_constant constant = wide(l);
+/* back_attention_q and back_attention_kv: but for what they write, their arguments and bindings are
+ * the same. call: the rest. */
+static void run_back(kernel_steps *s, const layer_config *l, const back_attention_op *a,
+                     uint32_t n_tok, kernel_call call, gpu_view out) {
     const back_attention_q_args args = {.n_tok = n_tok,
                                         .n_head = l->n_head,
                                         .n_kv = l->n_kv,
                                         .head_dim = l->head_dim,
                                         .window = l->window};
-    kernel_run(s, &(kernel_call){.kernel = &kernel_back_attention_q,
-                                 .constants = &constant,
-                                 .n_constant = 1,
-                                 .args = &args,
-                                 .views = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta,
-                                           n_part > 1 ? a->parts.view : a->dq},
-                                 .x = query_groups(l, n_tok),
-                                 .y = l->n_kv,
-                                 .z = n_part});
+    const gpu_view views[] = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta, out};
+    memcpy(call.views, views, sizeof views);
+    call.args = &args;
+    call.y = l->n_kv;
+    kernel_run(s, &call);
+}
+_Static_assert(sizeof(back_attention_q_args) == sizeof(back_attention_kv_args), "the same");
+
+static void back_queries(kernel_steps *s, const layer_config *l, const back_attention_op *a,
+                         uint32_t n_tok) {
+    const uint32_t n_part = count_parts(l, a, n_tok);
+    const gpu_constant constant = wide(l);
+    const kernel_call call = {.kernel = &kernel_back_attention_q,
+                              .constants = &constant,
+                              .n_constant = 1,
+                              .x = query_groups(l, n_tok),
+                              .z = n_part};
+    run_back(s, l, a, n_tok, call, n_part > 1 ? a->parts.view : a->dq);
     if (n_part > 1)
         op_sum_parts(s, a->parts.view, n_part, (uint64_t)n_tok * l->n_head * l->head_dim, a->dq,
                      false);
@@ -83,20 +94,12 @@ static void back_keys(kernel_steps *s, const layer_config *l, const back_attenti
                       uint32_t n_tok, bool values) {
     const uint32_t n_part = count_parts(l, a, n_tok) * (l->n_head / l->n_kv);
     const gpu_constant constants[] = {wide(l), {.name = "VALUES", .value = values}};
-    const back_attention_kv_args args = {.n_tok = n_tok,
-                                         .n_head = l->n_head,
-                                         .n_kv = l->n_kv,
-                                         .head_dim = l->head_dim,
-                                         .window = l->window};
-    kernel_run(s, &(kernel_call){.kernel = &kernel_back_attention_kv,
-                                 .constants = constants,
-                                 .n_constant = COUNT(constants),
-                                 .args = &args,
-                                 .views = {a->q, a->k, a->v, a->span, a->lse, a->dout, a->delta,
-                                           a->parts.view},
-                                 .x = div_up(n_tok, OWN_ROWS),
-                                 .y = l->n_kv,
-                                 .z = n_part});
+    const kernel_call call = {.kernel = &kernel_back_attention_kv,
+                              .constants = constants,
+                              .n_constant = COUNT(constants),
+                              .x = div_up(n_tok, OWN_ROWS),
+                              .z = n_part};
+    run_back(s, l, a, n_tok, call, a->parts.view);
     op_sum_parts(s, a->parts.view, n_part, (uint64_t)n_tok * l->n_kv * l->head_dim,
                  values ? a->dv : a->dk, true);
 }
