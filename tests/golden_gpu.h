@@ -9,6 +9,8 @@
 #include "gpu/upload.h"
 #include "model/text_gpu.h"
 
+#include <stdlib.h>
+
 #define BOUND 2e-3 /* of the relative error */
 #define N_CTX 512
 
@@ -29,6 +31,13 @@ static inline int close_device(void **state) {
     kernel_cache_free(cache);
     gpu_close(device);
     return 0;
+}
+
+/* Whether a test runs all that it has: on a GPU in software only with TEST_SLOW=1. */
+static inline bool runs_all(const char *less) {
+    if (!device->info.software || getenv("TEST_SLOW")) return true;
+    print_message("%s on a GPU in software; TEST_SLOW=1 runs all\n", less);
+    return false;
 }
 
 /* A model on the device, with a session of N_CTX tokens. */

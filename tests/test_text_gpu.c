@@ -17,9 +17,9 @@ static float *copy_logits(fixture *f) {
 /* ---- pieces ---- */
 
 /* Prompts of these lengths one after the other, the last as long as is left; 1 is a decode step.
- * The window is 32: rings wrap within a piece and between two. */
+ * The window is 32: rings wrap within a piece and between two. In software the first two do. */
 static const uint32_t cuts[][6] = {
-    {50, 20}, {33, 31, 32, 2}, {2, 2, 32}, {98}, {3, 1, 1, 2, 88, 1},
+    {33, 31, 32, 2}, {3, 1, 1, 2, 88, 1}, {50, 20}, {2, 2, 32}, {98},
 };
 #define PROMPTS_BOUND 1e-6 /* of those without decode steps, whose products are less exact */
 
@@ -31,7 +31,8 @@ static void check_pieces(const char *name) {
     assert_true(golden_ids(&f.g, json_get(f.g.json, "ids"), &tokens) >= N);
     run(&f, tokens, N, 0);
     const float *whole = copy_logits(&f);
-    for (size_t c = 0; c < COUNT(cuts); c++) {
+    const size_t n_cut = runs_all("two ways to cut a prompt") ? COUNT(cuts) : 2;
+    for (size_t c = 0; c < n_cut; c++) {
         uint32_t at = 0;
         f.g.bound = PROMPTS_BOUND;
         for (size_t i = 0; at < N; i++) {
