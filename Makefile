@@ -268,11 +268,12 @@ coverage:
 
 # The program looks for Dawn's library, the nano model and the app (when `make web` has built it)
 # where `install` puts them.
+HEADERS := include/carat.h include/carat_adapter.h include/carat_train.h
 install: all
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include share/carat share/man/man1)
 	install -m 755 $(O)/carat $(DESTDIR)$(PREFIX)/bin/carat
 	install -m 644 $(O)/libcarat.a $(DESTDIR)$(PREFIX)/lib/libcarat.a
-	install -m 644 include/carat.h include/carat_train.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(HEADERS) $(DESTDIR)$(PREFIX)/include/
 	install -m 644 models/nano.gguf $(DESTDIR)$(PREFIX)/share/carat/nano.gguf
 	install -m 644 docs/carat.1 $(DESTDIR)$(PREFIX)/share/man/man1/carat.1
 	test ! -f $(W)/index.html || { rm -rf $(DESTDIR)$(PREFIX)/share/carat/web && \
@@ -282,7 +283,7 @@ install: all
 
 uninstall:
 	rm -rf $(DESTDIR)$(PREFIX)/share/carat/web
-	cd $(DESTDIR)$(PREFIX) && rm -f bin/carat lib/libcarat.a include/carat.h include/carat_train.h \
+	cd $(DESTDIR)$(PREFIX) && rm -f bin/carat lib/libcarat.a $(HEADERS) \
 	    share/carat/nano.gguf share/man/man1/carat.1 lib/carat/libwebgpu_wrapper.so
 	-cd $(DESTDIR)$(PREFIX) && rmdir share/carat lib/carat 2>/dev/null
 

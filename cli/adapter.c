@@ -3,7 +3,7 @@
  * its weights are not read.
  *
  * Flow: main.c and runtime.c before. */
-#include "carat_train.h"
+#include "carat_adapter.h"
 #include "cli.h"
 
 #include <string.h>

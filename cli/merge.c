@@ -3,7 +3,7 @@
  * Flow: main.c and runtime.c before. */
 #include "cli.h"
 
-#include "carat_train.h"
+#include "carat_adapter.h"
 
 #include <string.h>
 

@@ -4,6 +4,8 @@
  * Flow: options.c before; answer.c and the commands after. */
 #include "cli.h"
 
+#include "carat_adapter.h"
+
 #include <string.h>
 
 /* The scale at the end of FILE:SCALE; 1, and *len all of it, when there is none. */

@@ -1,7 +1,8 @@
 /* carat: Gemma 4 on the user's own GPU, from one GGUF file.
  *
- * The whole public interface. A program opens a device, opens an engine (one model), loads its
- * weights, creates a session (one conversation) and runs jobs on it:
+ * The public interface; carat_adapter.h adds adapters, carat_train.h learning. A program opens a
+ * device, opens an engine (one model), loads its weights, creates a session (one conversation) and
+ * runs jobs on it:
  *
  *     carat_device *dev = carat_device_open("auto", &err);
  *     carat_engine *eng = carat_engine_open(&(carat_engine_desc){.path = "nano.gguf"}, dev, &err);
@@ -121,19 +122,6 @@ void carat_engine_release_encoders(carat_engine *eng);
  * The caller frees it with carat_string_free(). */
 char *carat_engine_describe(const carat_engine *eng, carat_error *err);
 void carat_string_free(char *s);
-
-/* A LoRA adapter for eng's model: a PEFT folder, its .safetensors file, or llama.cpp's GGUF. */
-typedef struct carat_adapter carat_adapter;
-carat_adapter *carat_adapter_open(carat_engine *eng, const char *path, carat_error *err);
-void carat_adapter_close(carat_adapter *adapter); /* one in use is added until others are */
-typedef struct carat_adapter_use {
-    carat_adapter *adapter;
-    float scale; /* 1: as it was trained */
-} carat_adapter_use;
-/* From now on uses [n <= 16] are added, and no others. Unless nothing changes, the sessions forget
- * what they computed. Not while a job is under way. On failure nothing changes. */
-bool carat_engine_adapt(carat_engine *eng, const carat_adapter_use *uses, size_t n,
-                        carat_error *err);
 
 /* ---- text and tokens ---------------------------------------------------------------------- */
 

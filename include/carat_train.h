@@ -13,7 +13,7 @@
 #ifndef CARAT_TRAIN_H_PUBLIC
 #define CARAT_TRAIN_H_PUBLIC
 
-#include "carat.h"
+#include "carat_adapter.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -116,20 +116,6 @@ carat_job *carat_trainer_check(carat_trainer *tr, bool *effect, carat_error *err
 
 /* The adapter as it is now, a copy that is open for eng. */
 carat_adapter *carat_trainer_adapter(carat_trainer *tr, carat_error *err);
-/* What an adapter is, as one JSON object: rank (the largest), alpha and scale of the first pair,
- * rslora, targets, first_layer, n_layer (from it to the last one), parameters, and how many pairs
- * of the file do nothing here. carat_string_free() it. */
-char *carat_adapter_describe(const carat_adapter *adapter, carat_error *err);
-/* Writes an adapter: a GGUF when the path ends in .gguf, else a folder (made when it is not there)
- * as PEFT has it. Written beside, then renamed. */
-bool carat_adapter_save(const carat_adapter *adapter, const char *path, carat_error *err);
-
-/* Writes the model of eng with adapters added to its matrices as one GGUF, beside the path and then
- * over it. uses [n <= 16] stay open as long as the job; n 0: those in use. type: "keep" or NULL,
- * every matrix stays in its format; "q8_0" or "f16", they are all written so. Reads the model's
- * file, not the device. A job: PROGRESS (bytes), DONE. Native only. */
-carat_job *carat_merge(carat_engine *eng, const carat_adapter_use *uses, size_t n, const char *path,
-                       const char *type, carat_error *err);
 
 #ifdef __cplusplus
 }

@@ -3,7 +3,7 @@
  * sets; and what goes wrong, which leaves no file behind. On the CPU. */
 #include "model/engine.h"
 
-#include "carat_train.h"
+#include "carat_adapter.h"
 #include "model/lora.h"
 
 #include "gguf_build.h"

@@ -29,7 +29,7 @@ awk -v drivers=" $drivers " '
     function bad(line, what) { print FILENAME ":" line ": " what }
     function finish() {
         if (file == "") return
-        limit = file ~ /\.wgsl$/ ? 250 : file == "include/carat.h" ? 320 : file ~ /\.h$/ ? 200 : 700
+        limit = file ~ /\.wgsl$/ ? 250 : file == "include/carat.h" ? 310 : file ~ /\.h$/ ? 200 : 700
         if (file ~ /\.(js|mjs|css|ts)$/) limit = 500
         if (n > limit) print file ":" n ": " n " lines, at most " limit
     }
@@ -86,7 +86,7 @@ awk '
     /^ *# *include *"/ {
         inc = $0; sub(/^[^"]*"/, "", inc); sub(/".*/, "", inc)
         dir = inc; if (!sub(/\/.*/, "", dir)) dir = ""
-        if (dir == "" && inc !~ /^carat(_train)?\.h$/ && inc != "kernels.h")
+        if (dir == "" && inc !~ /^carat(_adapter|_train)?\.h$/ && inc != "kernels.h")
             bad("include \"" inc "\": say its folder, \"" home "/" inc "\"")
         else if (dir != "" && !(dir in level)) bad("src/ must not include " inc)
         else if (dir != "" && dir != home && level[dir] >= level[home] &&

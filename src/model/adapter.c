@@ -4,8 +4,6 @@
  * Flow: lora_read.c and lora_write.c before; session.c, which hands them to the network, after. */
 #include "model/engine.h"
 
-#include "carat_train.h"
-
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>

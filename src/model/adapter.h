@@ -5,6 +5,7 @@
 #ifndef CARAT_ADAPTER_H
 #define CARAT_ADAPTER_H
 
+#include "carat_adapter.h"
 #include "model/lora.h"
 
 #define ENGINE_ADAPTERS 16u /* in use at once */

@@ -4,7 +4,7 @@
  * Reads nothing but what engine.c holds. Flow: engine.c before, `carat inspect` after. */
 #include "model/engine.h"
 
-#include "carat_train.h"
+#include "carat_adapter.h"
 #include "model/lora.h"
 
 #include <inttypes.h>

@@ -8,7 +8,7 @@
  * Flow: adapter.c and file/gguf.c before, file/quantise.c writes the blocks. Native. */
 #include "model/engine.h"
 
-#include "carat_train.h"
+#include "carat_adapter.h"
 #include "file/quantise.h"
 #include "model/lora.h"
 
