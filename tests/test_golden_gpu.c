@@ -195,7 +195,8 @@ static void check_relative(const relative *r) {
     /* In software the tokens 28 to 35, where the window of 32 is left, and two prompts. */
     const bool all = runs_all("decode of 8 tokens and prefill of 2 prompts");
     const some_rows steps = rows_from(positions, all ? 0 : 4, all ? n_row : 6);
-    const some_rows ends = {positions, {2, n_row - 1, 5, 9, 14}, all ? 5 : 2};
+    const some_rows five = {positions, {2, 5, 9, 14, n_row - 1}, 5};
+    const some_rows ends = all ? five : (some_rows){positions, {2, n_row - 1}, 2};
     const float *decode = decode_rows(&f, tokens, &steps);
     const float *prefill = prefill_rows(&f, tokens, &ends);
     check_rows(&f, "decode", decode, want, &steps, r->golden);
