@@ -95,11 +95,12 @@ static inline const kernel *kt_next(const kernel *k, const kernel *last) {
     if (!last) {
         assert_true(i < COUNT(kt.plain));
         kt.plain[i] = *k;
-        kt.plain[i].subgroup = NULL;
+        kt.plain[i].subgroup = kt.plain[i].matrix = NULL;
         if (i == kt.n_plain) kt.n_plain++;
         return &kt.plain[i];
     }
     if (last == &kt.plain[i] && k->subgroup && kernel_runs(k->subgroup, info)) return k->subgroup;
+    if (last != k->matrix && k->matrix && kernel_runs(k->matrix, info)) return k->matrix;
     return NULL;
 }
 

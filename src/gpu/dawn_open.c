@@ -56,7 +56,8 @@ static bool load_procs(dawn *d, const char *library, carat_error *err) {
 
 /* ---- opening ------------------------------------------------------------------------------- */
 
-/* A feature's number in both generations of Dawn, and where gpu_info notes it. */
+/* A feature's number in both generations of Dawn (0: not asked for there), and where gpu_info notes
+ * it; two features that belong together are noted in one place. */
 typedef struct feature {
     uint32_t now, in_2025;
     size_t at;
@@ -64,10 +65,43 @@ typedef struct feature {
 
 static const feature features[] = {
     {WGPUFeatureName_Subgroups, 0x11, offsetof(gpu_info, subgroups)},
+    {WGPUFeatureName_ShaderF16, 0, offsetof(gpu_info, subgroup_matrix)},
+    {WGPUFeatureName_ChromiumExperimentalSubgroupMatrix, 0, offsetof(gpu_info, subgroup_matrix)},
 };
 
 static WGPUFeatureName feature_id(const dawn *d, const feature *f) {
     return (WGPUFeatureName)(d->dawn_2025 ? f->in_2025 : f->now);
+}
+
+static bool *noted(gpu_info *info, const feature *f) { return (bool *)((char *)info + f->at); }
+
+/* What Dawn keeps back until it is asked by name: matrix units, whose WGSL may still change, and
+ * f16 on NVIDIA's Vulkan, some corners of which fail WebGPU's own tests. The kernels that use them
+ * are tested on them. A Dawn that does not know a name ignores it. */
+static const char *const toggles[] = {"allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"};
+
+static WGPUDawnTogglesDescriptor make_toggles(void) {
+    return (WGPUDawnTogglesDescriptor){.chain = {.sType = WGPUSType_DawnTogglesDescriptor},
+                                       .enabledToggleCount = COUNT(toggles),
+                                       .enabledToggles = toggles};
+}
+
+/* Whether the matrix units multiply 16 x 16 f16 by 16 x 16 f16 into f32. */
+static bool has_matrix(dawn *d) {
+    WGPUAdapterPropertiesSubgroupMatrixConfigs found = {
+        .chain = {.sType = WGPUSType_AdapterPropertiesSubgroupMatrixConfigs}};
+    WGPUAdapterInfo a = {.nextInChain = &found.chain};
+    bool has = false;
+    if (d->dawn_2025 || d->wgpu.AdapterGetInfo(d->adapter, &a) != WGPUStatus_Success) return false;
+    for (size_t i = 0; i < found.configCount; i++) {
+        const WGPUSubgroupMatrixConfig *c = &found.configs[i];
+        has |= c->componentType == WGPUSubgroupMatrixComponentType_F16 &&
+               c->resultComponentType == WGPUSubgroupMatrixComponentType_F32 && c->M == 16 &&
+               c->N == 16 && c->K == 16;
+    }
+    d->wgpu.AdapterPropertiesSubgroupMatrixConfigsFreeMembers(found);
+    d->wgpu.AdapterInfoFreeMembers(a);
+    return has;
 }
 
 /* The limits, with room for the fields that they once had at the end. */
@@ -83,7 +117,9 @@ static void note_adapter(WGPURequestAdapterStatus status, WGPUAdapter a, WGPUStr
 }
 
 static bool request_adapter(dawn *d, bool fallback) {
-    WGPURequestAdapterOptions options = {.featureLevel = WGPUFeatureLevel_Core,
+    WGPUDawnTogglesDescriptor asked = make_toggles();
+    WGPURequestAdapterOptions options = {.nextInChain = d->dawn_2025 ? NULL : &asked.chain,
+                                         .featureLevel = WGPUFeatureLevel_Core,
                                          .powerPreference = WGPUPowerPreference_HighPerformance,
                                          .forceFallbackAdapter = fallback};
     dawn_await(d, d->wgpu.InstanceRequestAdapter(
@@ -136,8 +172,7 @@ static bool request_device(dawn *d, const limits *all, carat_error *err) {
     WGPUFeatureName names[COUNT(features)];
     size_t n = 0;
     for (size_t i = 0; i < COUNT(features); i++)
-        if (((const bool *)((const char *)&d->base.info + features[i].at))[0])
-            names[n++] = feature_id(d, &features[i]);
+        if (*noted(&d->base.info, &features[i])) names[n++] = feature_id(d, &features[i]);
     device_answer answer = {0};
     WGPUDeviceDescriptor desc = {
         .label = view_of("carat"),
@@ -190,9 +225,10 @@ static void fill_info(dawn *d, const WGPULimits *most) {
     info->subgroup_min = a.subgroupMinSize;
     info->subgroup_max = a.subgroupMaxSize;
     d->wgpu.AdapterInfoFreeMembers(a);
+    for (size_t i = 0; i < COUNT(features); i++) *noted(info, &features[i]) = true;
     for (size_t i = 0; i < COUNT(features); i++)
-        *(bool *)((char *)info + features[i].at) =
-            d->wgpu.AdapterHasFeature(d->adapter, feature_id(d, &features[i]));
+        *noted(info, &features[i]) &=
+            d->wgpu.AdapterHasFeature(d->adapter, feature_id(d, &features[i])) != 0;
     info->packed_dot = true; /* every Dawn has it */
     info->max_buffer = most->maxBufferSize;
     info->max_binding = most->maxStorageBufferBindingSize;
@@ -200,6 +236,9 @@ static void fill_info(dawn *d, const WGPULimits *most) {
     info->max_workgroup_bytes = most->maxComputeWorkgroupStorageSize;
     info->max_invocations = most->maxComputeInvocationsPerWorkgroup;
     info->max_groups = most->maxComputeWorkgroupsPerDimension;
+    /* As kernels/lib/tile.matrix.wgsl needs them. */
+    info->subgroup_matrix &= info->subgroup_min == 32 && info->subgroup_max == 32 &&
+                             info->max_workgroup_bytes >= 17408 && has_matrix(d);
 }
 
 /* WGPUInstanceDescriptor as it was in 2025. */
@@ -230,7 +269,9 @@ static void drop_log(WGPULoggingType type, WGPUStringView message, void *user, v
 /* Without drop_log, Dawn writes to stderr what it dislikes about the drivers that it finds. */
 static bool open_instance(dawn *d, carat_error *err) {
     static const WGPUInstanceFeatureName wanted[] = {WGPUInstanceFeatureName_TimedWaitAny};
-    WGPUInstanceDescriptor now = {.requiredFeatureCount = COUNT(wanted),
+    WGPUDawnTogglesDescriptor asked = make_toggles();
+    WGPUInstanceDescriptor now = {.nextInChain = &asked.chain,
+                                  .requiredFeatureCount = COUNT(wanted),
                                   .requiredFeatures = wanted};
     dawn_instance_2025 quiet = {.type = WGPUSType_DawnInstanceDescriptor,
                                 .validation = 2,
