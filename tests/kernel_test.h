@@ -100,7 +100,6 @@ static inline const kernel *kt_next(const kernel *k, const kernel *last) {
         return &kt.plain[i];
     }
     if (last == &kt.plain[i] && k->subgroup && kernel_runs(k->subgroup, info)) return k->subgroup;
-    if (last != k->matrix && k->matrix && kernel_runs(k->matrix, info)) return k->matrix;
     return NULL;
 }
 

@@ -1,6 +1,6 @@
 /* The kernels of prefill against the CPU's operations: odd shapes, formats, guard words around the
  * outputs. Needs an adapter; a software one is enough. */
-#include "batch_test.h"
+#include "matrix_test.h"
 
 /* ---- matmul ---- */
 
@@ -14,7 +14,7 @@ static void one_matmul(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n
     begin();
     op_matmul(kt.steps, w, n_row, in, out.view, n_tok);
     end();
-    kt_compare("matmul", fetch(out), want, (size_t)n_tok * n_row, KT_F32);
+    kt_compare("matmul", fetch(out), want, (size_t)n_tok * n_row, tile_bound(type));
     kt_reset();
 }
 
@@ -31,6 +31,8 @@ static void test_matmul(void **state) {
     one_matmul(QUANT_Q4_0, 5, 33, 96, 16);
     one_matmul(QUANT_Q4_K, 5, 33, 512, 16);
     one_matmul(QUANT_Q6_K, 5, 33, 768, 16);
+    one_matmul(QUANT_Q4_K, 65, 129, 256, 1000); /* more than a tile of matrix units */
+    one_matmul(QUANT_BF16, 63, 127, 80, 1000);
 }
 
 static void one_geglu(uint32_t type_a, uint32_t type_b, uint32_t n_tok, uint32_t n_ff,
@@ -46,7 +48,7 @@ static void one_geglu(uint32_t type_a, uint32_t type_b, uint32_t n_tok, uint32_t
     begin();
     op_matmul_geglu(kt.steps, gate, up, in, (gpu_buffer){0}, out.view, n_tok);
     end();
-    kt_compare("matmul_geglu", fetch(out), a, n, KT_F32);
+    kt_compare("matmul_geglu", fetch(out), a, n, fmax(tile_bound(type_a), tile_bound(type_b)));
     kt_reset();
 }
 
@@ -58,6 +60,7 @@ static void test_matmul_geglu(void **state) {
     one_geglu(QUANT_F32, QUANT_F32, 64, 64, 128, 100, 100);
     one_geglu(QUANT_F32, QUANT_F32, 33, 100, 64, 40, 56); /* cut differently */
     one_geglu(QUANT_Q4_K, QUANT_Q6_K, 9, 40, 256, 40, 20);
+    one_geglu(QUANT_Q8_0, QUANT_BF16, 65, 66, 96, 100, 100);
 }
 
 /* ---- norms ---- */
@@ -365,5 +368,5 @@ int main(void) {
         cmocka_unit_test(test_attention),    cmocka_unit_test(test_matmul),
         cmocka_unit_test(test_matmul_geglu),
     };
-    return cmocka_run_group_tests_name("kernels of prefill", tests, kt_setup, kt_teardown);
+    return RUN_TILED("kernels of prefill", tests);
 }

@@ -319,7 +319,8 @@ static void test_steps_failures(void **state) {
 static void test_variants(void **state) {
     (void)state;
     static const kernel subgroup = {.name = "k.subgroup", .enables = "enable subgroups;\n"};
-    static const kernel matrix = {.name = "k.matrix", .enables = "enable f16;\nenable subgroups;\n"};
+    static const kernel matrix = {.name = "k.matrix",
+                                  .enables = "enable f16;\nenable subgroups;\n"};
     static const kernel k = {
         .name = "k", .enables = "", .n_format = 2, .subgroup = &subgroup, .matrix = &matrix};
     const uint32_t f[] = {QUANT_Q4_K, QUANT_BF16}, exact[] = {QUANT_Q4_K, QUANT_F32};
@@ -379,7 +380,8 @@ static void test_packed_sources(void **state) {
     matrix.subgroup_matrix = true;
     for (uint32_t i = 0; i < kernel_table_n; i++) {
         for (size_t j = 0; j < 2; j++)
-            check_source(kernel_pick(kernel_table[i], formats[j], &infos[j]), formats[j], &infos[j]);
+            check_source(kernel_pick(kernel_table[i], formats[j], &infos[j]), formats[j],
+                         &infos[j]);
         check_source(kernel_pick(kernel_table[i], formats[0], &matrix), formats[0], &matrix);
     }
 }

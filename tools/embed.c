@@ -8,8 +8,9 @@
  * kernel without such a variant of its own gets one when a library that it includes has one
  * (lib/reduce.wgsl, lib/reduce.subgroup.wgsl); one for matrix units only if it asks for it.
  *
- * Directives, as comments: `// include: reduce step`, `// formats: A B`, `// variants: matrix`. Lines that begin with
- * `enable` or `requires` are taken out, because they must come before everything else.
+ * Directives, as comments: `// include: reduce step`, `// formats: A B`, `// variants: matrix`.
+ * Lines that begin with `enable` or `requires` are taken out, because they must come before
+ * everything else.
  *
  * Sources are packed: what occurs often in them is written as one or two bytes (kernel_pairs in
  * src/gpu/kernel.h says how).

@@ -1,16 +1,17 @@
 // tile.matrix: as lib/tile, on matrix units, which multiply 16 x 16 by 16 x 16 f16 and add up in
 // f32. A workgroup of 128 threads makes 64 tokens x 128 outputs, 32 terms at a time (20 KiB); each
 // of its four subgroups makes all tokens of 32 outputs.
-// An input is taken as two f16, a high and a low half, which together have 22 bits, and W is rounded
-// to f16: what comes out is as far from lib/tile's as if W were stored as F16. An input beyond the
-// range of f16, after IN_SCALE of lib/tile_rows or lib/tile_columns, counts as the largest.
+// An input is taken as two f16, a high and a low half, which together have 22 bits, and W is
+// rounded to f16: what comes out is as far from lib/tile's as if W were stored as F16. An input
+// beyond the range of f16, after IN_SCALE of lib/tile_rows or lib/tile_columns, counts as the
+// largest.
 enable f16;
 enable subgroups;
 enable chromium_experimental_subgroup_matrix;
 
 const TILE_THREADS = 128u;
 const TILE_TERMS = 32u;
-const IN_LINE = 10u;  // elements from one token to the next: 8 and 2 that spread them over the banks
+const IN_LINE = 10u;  // elements from one token to the next: 8, and 2 to spread them over the banks
 const OUT_LINE = 34u; // the same of what comes out
 
 // Four f16 an element: high halves of the inputs, from LOW on low ones, from W_BEGIN on W. In the

@@ -13,16 +13,16 @@
 
 /* ---- finding the library ------------------------------------------------------------------- */
 
-static const char library_name[] = "libwebgpu_wrapper.so";
+static const char own_library[] = "libwebgpu_wrapper.so";          /* as tools/deps.sh brings it */
+static const char distributions_library[] = "libwebgpu_dawn.so.0"; /* newer, where there is one */
 
 static void *load_from(const char *folder, const char *below) {
     char path[4096];
-    int n = snprintf(path, sizeof path, "%s%s/%s", folder, below, library_name);
+    int n = snprintf(path, sizeof path, "%s%s/%s", folder, below, own_library);
     return n > 0 && n < (int)sizeof path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
 }
 
-static void *load_library(const char *library) {
-    if (library) return dlopen(library, RTLD_NOW | RTLD_LOCAL);
+static void *load_own(void) {
     char self[4000];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     self[n > 0 ? n : 0] = 0;
@@ -34,15 +34,11 @@ static void *load_library(const char *library) {
         if (lib) return lib;
     }
     void *lib = load_from("/usr/local/lib/carat", "");
-    return lib ? lib : dlopen(library_name, RTLD_NOW | RTLD_LOCAL);
+    return lib ? lib : dlopen(own_library, RTLD_NOW | RTLD_LOCAL);
 }
 
-/* The library stays loaded until the program ends: Dawn's threads may outlive a device. */
-static bool load_procs(dawn *d, const char *library, carat_error *err) {
-    void *lib = load_library(library);
-    if (!lib)
-        return fail(err, CARAT_E_DEVICE, "gpu: cannot load Dawn (%s)",
-                    library ? library : library_name);
+/* The name of a function that the library lacks; NULL: it has all. */
+static const char *take_procs(dawn *d, void *lib) {
     const char *missing = NULL;
 #define X(name)                                                                                    \
     *(void **)&d->wgpu.name = dlsym(lib, "wgpu" #name);                                            \
@@ -50,6 +46,20 @@ static bool load_procs(dawn *d, const char *library, carat_error *err) {
     PROCS(X)
 #undef X
     d->dawn_2025 = dlsym(lib, "wgpuGetInstanceCapabilities") != NULL;
+    return missing;
+}
+
+/* The library stays loaded until the program ends: Dawn's threads may outlive a device. */
+static bool load_procs(dawn *d, const char *library, carat_error *err) {
+    void *lib = dlopen(library ? library : distributions_library, RTLD_NOW | RTLD_LOCAL);
+    const char *missing = lib ? take_procs(d, lib) : NULL;
+    if (!library && (!lib || missing)) {
+        lib = load_own();
+        missing = lib ? take_procs(d, lib) : NULL;
+    }
+    if (!lib)
+        return fail(err, CARAT_E_DEVICE, "gpu: cannot load Dawn (%s)",
+                    library ? library : own_library);
     if (missing) return fail(err, CARAT_E_DEVICE, "gpu: Dawn's library lacks %s", missing);
     return true;
 }
@@ -292,6 +302,39 @@ static bool open_device(dawn *d, carat_error *err) {
     return request_device(d, &all, err);
 }
 
+/* The WGSL of matrix units may still change, and so may the numbers by which Dawn was asked. */
+static void try_matrix(dawn *d) {
+    static const char wgsl[] =
+        "enable f16;\n"
+        "enable subgroups;\n"
+        "enable chromium_experimental_subgroup_matrix;\n"
+        "var<workgroup> a: array<vec2<u32>, 64>;\n"
+        "@group(0) @binding(0) var<storage, read_write> out: array<f32, 256>;\n"
+        "@compute @workgroup_size(32) fn main() {\n"
+        "    let left = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&a, 0, "
+        "4);\n"
+        "    let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&a, 0, "
+        "4);\n"
+        "    var sum: subgroup_matrix_result<f32, 16, 16>;\n"
+        "    sum = subgroupMatrixMultiplyAccumulate(left, right, sum);\n"
+        "    subgroupMatrixStore<row_major>(&out, 0, sum, 16);\n"
+        "}\n";
+    gpu_info *info = &d->base.info;
+    carat_error err = {0};
+    if (!info->subgroup_matrix) return;
+    const uint8_t bindings[] = {GPU_BIND_READ_WRITE};
+    const gpu_pipeline p = gpu_pipeline_create(
+        &d->base,
+        &(gpu_pipeline_desc){
+            .label = "matrix units", .wgsl = wgsl, .n_binding = 1, .bindings = bindings},
+        &err);
+    info->subgroup_matrix = p.id != 0;
+    gpu_pipeline_free(&d->base, p);
+    if (p.id)
+        snprintf(info->backend + strlen(info->backend),
+                 sizeof info->backend - strlen(info->backend), ", matrix units");
+}
+
 /* Whether Vulkan has a driver. Dawn finds out too, but tells stderr when there is none. The info
  * is a VkInstanceCreateInfo that asks for nothing; 1 is its structure type. */
 static bool has_driver(void) {
@@ -338,7 +381,10 @@ gpu *gpu_dawn_open(const char *library, carat_error *err) {
         arena_free(memory);
         return NULL;
     }
-    if (open_device(d, err)) return &d->base;
+    if (open_device(d, err)) {
+        try_matrix(d);
+        return &d->base;
+    }
     dawn_close(&d->base);
     return NULL;
 }
