@@ -11,6 +11,8 @@
 // What the rows are is said by lib/tile_rows (outputs) or lib/tile_columns (terms), one of which
 // belongs to it; lib/tile_store, lib/tile_pair or lib/tile_columns hand on what comes out.
 
+override EXACT: u32 = 0; // matters to lib/tile.matrix alone
+
 const TILE_THREADS = 64u;
 const TILE_TERMS = 16u;
 

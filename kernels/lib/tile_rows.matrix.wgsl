@@ -16,10 +16,10 @@ fn tile_put_w(id: u32, x: u32, w: Raws) {
     put_w(i + 64 * IN_LINE, ready_w(w.b, row + 64));
 }
 
-// Terms 16 half .. 16 half + 15 of outputs o .. o + 31.
+// Terms 16 half .. 16 half + 15 of outputs o .. o + 31, from the halves that begin at w0.
 @diagnostic(off, chromium.subgroup_matrix_uniformity)
-fn tile_right(o: u32, half: u32) -> Rights {
-    let i = W_BEGIN + o * IN_LINE + half * 4;
+fn tile_right(w0: u32, o: u32, half: u32) -> Rights {
+    let i = w0 + o * IN_LINE + half * 4;
     return Rights(subgroupMatrixLoad<Right, col_major>(&factors, i, IN_LINE),
                   subgroupMatrixLoad<Right, col_major>(&factors, i + 16 * IN_LINE, IN_LINE));
 }

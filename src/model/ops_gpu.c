@@ -63,11 +63,11 @@ void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, 
 
 void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu_view out,
                uint32_t n_tok) {
-    op_matmul_cut(s, w, n_row, (parts_gpu){0}, x, out, n_tok);
+    op_matmul_cut(s, w, n_row, (parts_gpu){0}, false, x, out, n_tok);
 }
 
-void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu room, gpu_view x,
-                   gpu_view out, uint32_t n_tok) {
+void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu room, bool exact,
+                   gpu_view x, gpu_view out, uint32_t n_tok) {
     /* Parts have the shape of all that is made, so a weight in tiles is not cut. */
     const bool one = w->tiles[0].n_row >= n_row;
     const uint32_t n_tile = tile_outputs(s, &kernel_matmul, &w->type);
@@ -87,6 +87,8 @@ void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu r
                   (kernel_call){
                       .kernel = &kernel_matmul,
                       .formats = {w->type},
+                      .constants = &(gpu_constant){"EXACT", exact},
+                      .n_constant = 1,
                       .args = &args,
                       .views = {x, {.buffer = tile->buffer}, cut.n_part > 1 ? room.view : out},
                       .z = cut.n_part,

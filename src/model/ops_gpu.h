@@ -40,8 +40,9 @@ void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, 
 /* out [n_tok, n_row] = x [n_tok, n_col] * (the first n_row rows of W)^T. */
 void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu_view out,
                uint32_t n_tok);
-void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu room, gpu_view x,
-                   gpu_view out, uint32_t n_tok);
+/* exact: on matrix units, too, W is not rounded to f16, which costs half as much time again. */
+void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu room, bool exact,
+                   gpu_view x, gpu_view out, uint32_t n_tok);
 /* out [n_tok, n_row] = gelu(x * gate^T + delta[0]) * (x * up^T + delta[1]); delta [n_tok, 2, n_row]
  * is what adapters add, id 0: nothing. */
 void op_matmul_geglu(kernel_steps *s, const weight *gate, const weight *up, gpu_view x,

@@ -35,7 +35,7 @@ typedef struct key_rows {
 static void matmul(const prefill *p, const weight *w, gpu_buffer in, gpu_buffer out) {
     const gpu_buffer parts = p->t->parts;
     const parts_gpu room = {whole(parts), parts.id ? PARTS_MOST : 0};
-    op_matmul_cut(p->s, w, w->n_row, room, whole(in), whole(out), p->n_tok);
+    op_matmul_cut(p->s, w, w->n_row, room, false, whole(in), whole(out), p->n_tok);
 }
 
 static void add_rmsnorm(const prefill *p, gpu_buffer update, const vector *post, const vector *norm,
