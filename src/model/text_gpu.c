@@ -81,8 +81,9 @@ static void make_inputs(maker *mk, text_gpu *t, const model_config *c, uint64_t 
     make(mk, &t->last_seen, n * 4, GPU_STORAGE, "last keys");
     make(mk, &t->rope_sliding, n * rope, GPU_STORAGE, "rope");
     make(mk, &t->rope_global, n * rope, GPU_STORAGE, "rope");
+    const uint64_t rows = ple_rows_bytes(t->model, (uint32_t)n);
     make(mk, &t->ple_token, n * ple, GPU_STORAGE, "per-layer embeddings");
-    make(mk, &t->ple_proj, n * ple, GPU_STORAGE, "per-layer projections");
+    make(mk, &t->ple_proj, n * ple > rows ? n * ple : rows, GPU_STORAGE, "per-layer projections");
     make(mk, &t->targets, n * 4, GPU_STORAGE, "targets");
 }
 
@@ -204,13 +205,12 @@ static bool check_model(const model *m, const gpu *g, carat_error *err) {
 /* Everything whose size is that of a chunk of n tokens. */
 static bool make_chunk(text_gpu *t, uint32_t n, carat_error *err) {
     const model_config *c = &t->model->config;
-    size_t n_ple = (size_t)c->n_layer * c->n_ple;
     t->n_chunk = n;
     t->rope_host = arena_alloc(t->memory, n, 512 * sizeof(float));
-    t->ple_host = arena_alloc(t->memory, n, n_ple * sizeof(float));
     t->ids_host = arena_alloc(t->memory, n, sizeof *t->ids_host);
-    if (!t->rope_host || !t->ple_host || !t->ids_host)
-        return fail_memory(err, n * (n_ple + 513) * sizeof(float), "a session's inputs");
+    if (!t->rope_host || !t->ids_host)
+        return fail_memory(err, n * 513 * sizeof(float), "a session's inputs");
+    if (!ple_host_create(t->memory, t->model, n, &t->ple, err)) return false;
     maker mk = {.t = t, .ok = true, .err = err};
     make_stages(&mk, t, c, n);
     make_inputs(&mk, t, c, n);
@@ -327,18 +327,6 @@ static void write_rope(text_gpu *t, bool sliding, uint32_t pos, uint32_t n_tok, 
     gpu_write(t->gpu, to, 0, t->rope_host, (size_t)n_tok * c->layers[il].n_rot * 8);
 }
 
-/* The first n layers' slices of the PLE rows. */
-static bool write_ple(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t n, gpu_buffer to,
-                      carat_error *err) {
-    uint32_t width = n * t->model->config.n_ple;
-    if (!width) return true;
-    for (uint32_t i = 0; i < n_tok; i++)
-        if (!model_ple_row(t->model, ids[i], width, t->ple_host + (size_t)i * width, err))
-            return false;
-    gpu_write(t->gpu, to, 0, t->ple_host, (size_t)n_tok * width * 4);
-    return true;
-}
-
 /* What depends on the position alone: also before the token is known, while the device works. */
 static void place_one(text_gpu *t, uint32_t pos) {
     one_token *one = &t->one;
@@ -388,7 +376,8 @@ static bool write_chunk(text_gpu *t, const text_input *in, uint32_t n_run, carat
     write_ids(t, in);
     write_rope(t, true, in->pos, in->n_tok, t->rope_sliding);
     write_rope(t, false, in->pos, in->n_tok, t->rope_global);
-    return write_ple(t, t->ids_host, in->n_tok, n_run, t->ple_token, err);
+    return ple_rows_write(&t->ple, t->gpu, t->model, t->ids_host, in->n_tok, n_run, t->ple_proj,
+                          err);
 }
 
 void text_gpu_embed(text_gpu *t, kernel_steps *s, gpu_buffer ids, uint32_t n_tok) {

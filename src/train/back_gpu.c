@@ -65,20 +65,10 @@ static void copy_rope(back_gpu *b, const train_batch *in) {
     }
 }
 
-static bool write_ple(back_gpu *b, const train_batch *in, carat_error *err) {
-    const uint32_t width = b->model->config.n_layer * b->model->config.n_ple;
-    const size_t bytes = width * sizeof(float);
-    for (uint32_t i = 0; i < in->n_tok && width; i++) {
-        if (!model_ple_row(b->model, in->tokens[i], width, b->ple_row, err)) return false;
-        gpu_write(b->gpu, b->ple_token, i * bytes, b->ple_row, bytes);
-    }
-    return true;
-}
-
 static parts_gpu room(const back_gpu *b) { return (parts_gpu){whole(b->parts), b->n_parts}; }
 
-/* out [n_row, ..] = in W^T, of a frozen matrix. What rounding it did to the values would reach every
- * gradient; on the way back, where the gradients' own product is rounded, it hardly shows. */
+/* out [n_row, ..] = in W^T of a frozen matrix, which is not rounded here: what that did to the
+ * values would reach every gradient. On the way back it only reaches those below. */
 static void product(const back_gpu *b, kernel_steps *s, const weight *w, gpu_view in, gpu_view out,
                     uint32_t n_row) {
     op_matmul_cut(s, w, w->n_row, room(b), true, in, out, n_row);
@@ -157,6 +147,7 @@ static void embed(const back_gpu *b) {
 static void per_layer_inputs(const back_gpu *b) {
     const model_config *c = &b->model->config;
     const model_weights *w = &b->model->weights;
+    op_ple_rows(b->steps, b->model, whole(b->e), b->n_tok, c->n_layer, whole(b->ple_token));
     product(b, b->steps, &w->ple_model_proj, whole(b->layers[0].x), whole(b->e), b->n_tok);
     op_ple_input(b->steps, w->vector_buffer, &w->ple_proj_norm, c->rms_eps,
                  1 / sqrtf((float)c->n_embd), whole(b->ple_token), whole(b->e), c->n_layer,
@@ -512,7 +503,8 @@ bool back_gpu_begin(back_gpu *b, const back_run *run, carat_error *err) {
     write_spans(b, in);
     write_targets(b, in);
     if (b->lora->embed.rank) write_next(b, in);
-    if (!write_ple(b, in, err)) return false;
+    if (!ple_rows_write(&b->ple, b->gpu, b->model, in->tokens, in->n_tok, n_layer, b->e, err))
+        return false;
     b->piece = 0;
     b->n_piece = 1 + n_layer + div_up(b->n_target, BACK_HEAD_ROWS);
     if (run->learn) b->n_piece += n_layer - b->first + 1;
