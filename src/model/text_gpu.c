@@ -151,7 +151,7 @@ static void make_stages(maker *mk, text_gpu *t, const model_config *c, uint64_t 
 }
 
 void text_gpu_memory(const model *m, uint64_t *kv_fixed, uint64_t *kv_token, uint64_t *scratch) {
-    text_gpu none = {0};
+    text_gpu none = {.model = m};
     maker fixed = {.ok = true}, token = {.ok = true}, rest = {.ok = true};
     make_kv(&fixed, &none, &m->config, TEXT_GPU_CHUNK, true);
     make_stages(&fixed, &none, &m->config, TEXT_GPU_CHUNK);
