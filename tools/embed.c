@@ -530,16 +530,30 @@ static void write_pairs(FILE *out) {
     fputs("\n    {0},\n};\n", out);
 }
 
+/* Browsers do not offer matrix units: what is for them stays out of wasm. */
+static void begin_variant(FILE *out, const file *f) {
+    if (strcmp(f->variant, "matrix") == 0) fputs("#ifndef __wasm__\n", out);
+}
+static void end_variant(FILE *out, const file *f) {
+    if (strcmp(f->variant, "matrix") == 0) fputs("#endif\n", out);
+}
+
 static void write_libs(FILE *out) {
     char name[2 * NAME_SIZE + 2];
     for (int i = 0; i < n_lib; i++) {
-        fprintf(out, "\nstatic const char lib_%s[] =", c_name(&libs[i], name));
+        fputs("\n", out);
+        begin_variant(out, &libs[i]);
+        fprintf(out, "static const char lib_%s[] =", c_name(&libs[i], name));
         write_string(out, libs[i].source.data);
         fputs(";\n", out);
+        end_variant(out, &libs[i]);
     }
     fputs("\nconst kernel_lib kernel_lib_table[] = {\n", out);
-    for (int i = 0; i < n_lib; i++)
+    for (int i = 0; i < n_lib; i++) {
+        begin_variant(out, &libs[i]);
         fprintf(out, "    {\"%s\", lib_%s},\n", libs[i].name, c_name(&libs[i], name));
+        end_variant(out, &libs[i]);
+    }
     fputs("    {0},\n};\n", out);
 }
 
@@ -564,7 +578,9 @@ static void write_enables(FILE *out, const file *f) {
 static void write_kernel(FILE *out, const file *f) {
     char name[2 * NAME_SIZE + 2], other[2 * NAME_SIZE + 2];
     c_name(f, name);
-    fprintf(out, "\nstatic const char *const includes_%s[] = {", name);
+    fputs("\n", out);
+    begin_variant(out, f);
+    fprintf(out, "static const char *const includes_%s[] = {", name);
     for (int i = 0; i < f->n_include; i++)
         fprintf(out, "lib_%s, ", c_name(find_include(f, f->includes[i], f->variant), other));
     fputs("0};\n", out);
@@ -585,9 +601,14 @@ static void write_kernel(FILE *out, const file *f) {
     fprintf(out, "},\n    .args_bytes = %d,\n", args_bytes(f));
     if (!f->variant[0] && find(kernels, n_kernel, f->base, "subgroup"))
         fprintf(out, "    .subgroup = &kernel_%s_subgroup,\n", f->base);
-    if (!f->variant[0] && find(kernels, n_kernel, f->base, "matrix"))
+    const file *matrix = f->variant[0] ? NULL : find(kernels, n_kernel, f->base, "matrix");
+    if (matrix) {
+        begin_variant(out, matrix);
         fprintf(out, "    .matrix = &kernel_%s_matrix,\n", f->base);
+        end_variant(out, matrix);
+    }
     fputs("};\n", out);
+    end_variant(out, f);
 }
 
 static void write_source(FILE *out) {
