@@ -1,5 +1,6 @@
 // include: tile tile_rows tile_store tile_in
 // formats: A B C
+// variants: matrix
 // audio_qkv: three matrices of one input side by side: out[t, z, r] = clamp(scale * sum_k
 //   clamp(x[t, k]) * W[r, k]) with W, scale and limits of q, k, v for z = 0, 1, 2.
 //   x [n_tok, n_col], wA, wB, wC [n_row, n_col], out [n_tok, 3, n_row]. n_col is a multiple of 16.
@@ -58,7 +59,7 @@ fn store(tok: u32, row: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     z = wid.z;
     limits = limits_of();

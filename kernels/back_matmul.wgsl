@@ -1,5 +1,6 @@
-// include: tile tile_columns tile_lines
+// include: tile tile_columns tile_store4 tile_lines
 // formats: A
+// variants: matrix
 // back_matmul: din[t, c] = old + scale * sum_r dout[t, dout0 + r] * W[r, c], r < n_row, c < n_col.
 //   dout [n_tok, dout_stride], wA [n_row, n_col], din [n_tok, n_col]; old is din's value, or 0
 //   unless `add`. n_col is a multiple of 16. The sum is cut as that of matmul: n_term rows each.
@@ -39,7 +40,7 @@ fn store(tok: u32, col: u32, value: vec4<f32>) {
     din[i] = v;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let row0 = wid.z * args.n_term;
     part0 = wid.z * args.n_tok * args.n_col;

@@ -1,4 +1,4 @@
-// include: tile moe_tile tile_columns
+// include: tile moe_tile tile_columns tile_store4
 // formats: A
 // back_moe_matmul: the way back through moe_matmul, for every selection by itself:
 //   din[i, c] = old + f * sum_r dout[i / n_share, r] * A_e[row0 + r, c], r < n_row, c < n_col,
@@ -48,7 +48,7 @@ fn store(place: u32, col: u32, value: vec4<f32>) {
     din[at] = v;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     if (!moe_open(wid.y)) { return; }
     let at = vec2(wid.x, 0);

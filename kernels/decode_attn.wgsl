@@ -7,16 +7,19 @@
 //   Visible: p - window < key <= p (window 0: all).
 //   out [n_split, n_head, HEAD_DIM] = sum over the split's keys of exp(s - m) v, unnormed;
 //   stat [n_split, n_head] = (m, sum of exp(s - m)), m the largest score; scale 1.
-// Grid: (n_kv * ceil(group / 4), n_split), group = n_head / n_kv: up to four heads that share K and
-// V are the lanes of a vec4. 256 threads. While scoring, 8 of them share four keys at a time; while
-// summing V, each has 8 values of some of the keys. The last split has this token. HEAD_DIM is a
-// power of two, 32 to 512. f32, K and V rounded to f16. CPU twin: text_cpu.c's attention.
+// Grid: (n_head, n_split). 256 threads: while scoring, 8 of them share two keys; while summing V,
+// each has 8 values of some of the keys. A block of keys and values is asked for before q is known.
+// When a layer comes to it, this code has left the caches, so that its length costs time: one head
+// a workgroup makes it short. The last split has this token. HEAD_DIM is a power of two, 32 to 512.
+// f32, K and V rounded to f16. CPU twin: text_cpu.c's attention.
 
 override HEAD_DIM: u32 = 256;
-override CHUNKS: u32 = HEAD_DIM / 8; // of 8 values, in a head
-override KEYS: u32 = 256 / CHUNKS;   // whose values are summed at a time
+override CHUNKS: u32 = HEAD_DIM / 8;          // of 8 values, in a head
+override CHUNK_TURNS: u32 = (CHUNKS + 7) / 8; // of a key, for one of 8 threads
+override ROWS: u32 = 256 / CHUNKS;            // of V that are summed at a time
+override ROW_TURNS: u32 = BLOCK / ROWS;       // until all of a block are
 
-const BLOCK = 128u; // keys whose scores are kept at a time
+const BLOCK = 64u; // keys that are asked for at a time
 const FAR = -1e30;
 
 struct Args {
@@ -31,130 +34,145 @@ struct Args {
 @group(0) @binding(4) var<storage, read> rope: array<vec2<f32>>; // [n_rot] (cos, sin)
 @group(0) @binding(5) var<storage, read_write> keys: array<vec4<u32>>;
 @group(0) @binding(6) var<storage, read_write> values: array<vec4<u32>>;
-@group(0) @binding(7) var<storage, read_write> out: array<f32>;
+@group(0) @binding(7) var<storage, read_write> out: array<vec4<f32>>;
 @group(0) @binding(8) var<storage, read_write> stat: array<vec2<f32>>;
 
-// Four heads' q at dimension i in q[i % 8 * 64 + i / 8]; then partial sums of V.
-var<workgroup> q: array<vec4<f32>, 512>;
+// Values 8 c .. 8 c + 3 of q in q[c], the next four in q[64 + c].
+var<workgroup> q: array<vec4<f32>, 128>;
+var<workgroup> score: array<vec4<f32>, BLOCK / 4>;
+var<workgroup> part: array<vec4<f32>, 512>; // sums of V, four values of a thread; then the others
+var<workgroup> totals: array<f32, 64>;      // [ROWS]
 // Where the ring's present turn begins: step.pos rounded down to a multiple of n_slot.
 var<private> turn: u32;
-var<workgroup> score: array<vec4<f32>, 128>; // [BLOCK], four heads
 
-// First chunk of a position's key or value. Positions are less than a window behind step.pos, so
-// that the ring's turn is the same or the one before.
-fn chunk_of(pos: u32, kv: u32) -> u32 {
+// Row of a position's key and value. Positions are less than a window behind step.pos, so that the
+// ring's turn is the same or the one before.
+fn row_of(pos: u32, kv: u32) -> u32 {
     var slot = pos - turn;
     if (pos < turn) { slot += args.n_slot; }
-    return (slot * args.n_kv + kv) * CHUNKS;
+    return slot * args.n_kv + kv;
 }
 
-// Values 8 c + e and the next of a key times those of the four q.
-fn dot_pair(k: u32, c: u32, e: u32) -> vec4<f32> {
-    let pair = unpack2x16float(k);
-    return q[e * 64 + c] * pair.x + q[(e + 1) * 64 + c] * pair.y;
+// What a thread holds of a block: of two keys chunk lid % 8 and every eighth after it; of every
+// ROWS-th value chunk lid % CHUNKS.
+struct Block {
+    a: array<vec4<u32>, 8>,
+    b: array<vec4<u32>, 8>,
+    v: array<vec4<u32>, 16>,
 }
 
-fn dot_chunk(k: vec4<u32>, c: u32) -> vec4<f32> {
-    return dot_pair(k.x, c, 0) + dot_pair(k.y, c, 2) + dot_pair(k.z, c, 4) + dot_pair(k.w, c, 6);
-}
-
-fn put_score(j: u32, n: u32, sum: vec4<f32>, lid: u32) {
-    if (lid % 8 == 0) { score[j] = select(vec4(FAR), sum, j < n); }
-}
-
-// Scores of the keys at first .. first + n - 1, n <= BLOCK, into score; FAR beyond n.
-fn score_block(kv: u32, first: u32, n: u32, lid: u32) {
-    let j = lid / 8;
+// The n keys and values from first on; those after them repeat the last.
+fn load_block(kv: u32, first: u32, n: u32, lid: u32) -> Block {
+    var block: Block;
     let last = first + n - 1;
-    let row0 = chunk_of(min(first + j, last), kv);
-    let row1 = chunk_of(min(first + j + 32, last), kv);
-    let row2 = chunk_of(min(first + j + 64, last), kv);
-    let row3 = chunk_of(min(first + j + 96, last), kv);
-    var s0 = vec4(0.0);
-    var s1 = vec4(0.0);
-    var s2 = vec4(0.0);
-    var s3 = vec4(0.0);
-    for (var c = lid % 8; c < CHUNKS; c += 8) {
-        let k0 = keys[row0 + c];
-        let k1 = keys[row1 + c];
-        let k2 = keys[row2 + c];
-        let k3 = keys[row3 + c];
-        s0 += dot_chunk(k0, c);
-        s1 += dot_chunk(k1, c);
-        s2 += dot_chunk(k2, c);
-        s3 += dot_chunk(k3, c);
+    let a = row_of(min(first + lid / 8, last), kv) * CHUNKS;
+    let b = row_of(min(first + lid / 8 + 32, last), kv) * CHUNKS;
+    for (var i = 0u; i < CHUNK_TURNS; i++) {
+        let c = min(8 * i + lid % 8, CHUNKS - 1);
+        block.a[i] = keys[a + c];
+        block.b[i] = keys[b + c];
     }
-    put_score(j, n, sum8(s0, lid), lid);
-    put_score(j + 32, n, sum8(s1, lid), lid);
-    put_score(j + 64, n, sum8(s2, lid), lid);
-    put_score(j + 96, n, sum8(s3, lid), lid);
+    for (var i = 0u; i < ROW_TURNS; i++) {
+        let row = row_of(min(first + i * ROWS + lid / CHUNKS, last), kv);
+        block.v[i] = values[row * CHUNKS + lid % CHUNKS];
+    }
+    return block;
+}
+
+fn low4(v: vec4<u32>) -> vec4<f32> { return vec4(unpack2x16float(v.x), unpack2x16float(v.y)); }
+fn high4(v: vec4<u32>) -> vec4<f32> { return vec4(unpack2x16float(v.z), unpack2x16float(v.w)); }
+
+// Chunk c of a key times that of q.
+fn dot_chunk(k: vec4<u32>, c: u32) -> f32 {
+    return dot(low4(k), q[c]) + dot(high4(k), q[64 + c]);
+}
+
+// Scores of the block's n keys; FAR after them.
+fn score_block(block: ptr<function, Block>, n: u32, lid: u32) {
+    var sum = vec2(0.0);
+    for (var i = 0u; i < CHUNK_TURNS; i++) {
+        let c = 8 * i + lid % 8;
+        if (c < CHUNKS) {
+            sum.x += dot_chunk((*block).a[i], c);
+            sum.y += dot_chunk((*block).b[i], c);
+        }
+    }
+    sum = sum8(sum, lid);
+    if (lid % 8 == 0) {
+        let j = lid / 8;
+        score[j / 4][j % 4] = select(FAR, sum.x, j < n);
+        score[8 + j / 4][j % 4] = select(FAR, sum.y, j + 32 < n);
+    }
     workgroupBarrier();
 }
 
-// Eight values of four heads.
-struct Values {
-    a: mat4x4<f32>, // values 0..3, a column each; its rows are the heads
-    b: mat4x4<f32>, // values 4..7
+fn largest_score() -> f32 {
+    var most = score[0];
+    for (var i = 1u; i < BLOCK / 4; i++) { most = max(most, score[i]); }
+    return max(max(most.x, most.y), max(most.z, most.w));
 }
 
-fn scaled(m: mat4x4<f32>, by: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(m[0] * by, m[1] * by, m[2] * by, m[3] * by);
+// A thread's sums: of eight values, weighted, and of the weights.
+struct Sum {
+    low: vec4<f32>,
+    high: vec4<f32>,
+    total: f32,
+    most: f32, // the score that weighs 1
 }
 
-fn add_values(sum: ptr<function, Values>, v: vec4<u32>, p: vec4<f32>) {
-    let lo = vec4(unpack2x16float(v.x), unpack2x16float(v.y));
-    let hi = vec4(unpack2x16float(v.z), unpack2x16float(v.w));
-    (*sum).a += mat4x4<f32>(p * lo.x, p * lo.y, p * lo.z, p * lo.w);
-    (*sum).b += mat4x4<f32>(p * hi.x, p * hi.y, p * hi.z, p * hi.w);
+// Makes m the score that weighs 1.
+fn weigh(sum: ptr<function, Sum>, m: f32) {
+    let by = exp((*sum).most - m);
+    *sum = Sum((*sum).low * by, (*sum).high * by, (*sum).total * by, m);
 }
 
-// The block's weighted values, those of this thread: chunk lid % CHUNKS of every KEYS-th key. Its
-// scores beyond n are 0; loads are batched by four.
-fn sum_block(sum: ptr<function, Values>, kv: u32, first: u32, n: u32, lid: u32) {
-    let c = lid % CHUNKS;
-    let last = first + n - 1;
-    for (var j = lid / CHUNKS; j < BLOCK; j += 4 * KEYS) {
-        let j1 = min(j + KEYS, BLOCK - 1);
-        let j2 = min(j + 2 * KEYS, BLOCK - 1);
-        let j3 = min(j + 3 * KEYS, BLOCK - 1);
-        let v0 = values[chunk_of(min(first + j, last), kv) + c];
-        let v1 = values[chunk_of(min(first + j1, last), kv) + c];
-        let v2 = values[chunk_of(min(first + j2, last), kv) + c];
-        let v3 = values[chunk_of(min(first + j3, last), kv) + c];
-        add_values(sum, v0, score[j]);
-        add_values(sum, v1, select(vec4(0.0), score[j1], j + KEYS < BLOCK));
-        add_values(sum, v2, select(vec4(0.0), score[j2], j + 2 * KEYS < BLOCK));
-        add_values(sum, v3, select(vec4(0.0), score[j3], j + 3 * KEYS < BLOCK));
+fn add_value(sum: ptr<function, Sum>, v: vec4<u32>, p: f32) {
+    (*sum).low += p * low4(v);
+    (*sum).high += p * high4(v);
+    (*sum).total += p;
+}
+
+// Adds the block's values, those of this thread.
+fn sum_block(sum: ptr<function, Sum>, block: ptr<function, Block>, lid: u32) {
+    weigh(sum, max((*sum).most, largest_score()));
+    for (var i = 0u; i < ROW_TURNS; i++) {
+        let j = i * ROWS + lid / CHUNKS;
+        add_value(sum, (*block).v[i], exp(score[j / 4][j % 4] - (*sum).most));
     }
 }
 
-// Adds up two of the eight values over the threads that share a chunk, and writes them.
-fn write_pair(first: vec4<f32>, second: vec4<f32>, e: u32, head: vec4<u32>, n_head: u32,
-              split: u32, lid: u32) {
-    q[lid] = first;
-    q[256 + lid] = second;
+// Adds this token's value.
+fn add_own(sum: ptr<function, Sum>, kv: u32, store: bool, lid: u32) {
+    var own = Own();
+    if (lid < CHUNKS) { own = store_kv(kv, lid, store); }
+    let s = workgroup_sum4(vec4(own.score, 0.0, 0.0, 0.0), lid).x;
+    weigh(sum, max((*sum).most, s));
+    if (lid < CHUNKS) { add_value(sum, own.v, exp(s - (*sum).most)); }
+}
+
+// Adds up what the threads have, and writes it; `at` is the split's head.
+fn write_sums(sum: Sum, at: u32, lid: u32) {
+    part[lid] = sum.low;
+    part[256 + lid] = sum.high;
+    if (lid % CHUNKS == 0) { totals[lid / CHUNKS] = sum.total; }
     workgroupBarrier();
     if (lid < 2 * CHUNKS) {
-        let c = lid % CHUNKS;
-        let half = lid / CHUNKS;
-        var sum = vec4(0.0);
-        for (var i = c; i < 256; i += CHUNKS) { sum += q[half * 256 + i]; }
-        let at = split * args.n_head * HEAD_DIM + 8 * c + e + half;
-        out[at + head.x * HEAD_DIM] = sum.x;
-        if (n_head > 1) { out[at + head.y * HEAD_DIM] = sum.y; }
-        if (n_head > 2) { out[at + head.z * HEAD_DIM] = sum.z; }
-        if (n_head > 3) { out[at + head.w * HEAD_DIM] = sum.w; }
+        var four = vec4(0.0);
+        for (var i = lid / 2; i < 256; i += CHUNKS) { four += part[lid % 2 * 256 + i]; }
+        out[at * 2 * CHUNKS + lid] = four;
     }
-    workgroupBarrier();
+    if (lid == 0) {
+        var total = 0.0;
+        for (var i = 0u; i < ROWS; i++) { total += totals[i]; }
+        stat[at] = vec2(sum.most, total);
+    }
 }
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let head = wid.x;
     let group = args.n_head / args.n_kv;
-    let quads = (group + 3) / 4;
-    let kv = wid.x / quads;
-    let lane = wid.x % quads * 4; // first head of the four, within the group
-    let head = kv * group + min(vec4(lane) + vec4(0u, 1u, 2u, 3u), vec4(group - 1));
+    let kv = head / group;
     turn = step.pos / args.n_slot * args.n_slot;
 
     // The keys of this split: all visible ones but this token's, cut evenly.
@@ -165,42 +183,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let first = min(low + wid.y * per, high);
     let end = min(first + per, high);
     let own = args.owner != 0 && wid.y == args.n_split - 1;
+    var block: Block;
+    if (first < end) { block = load_block(kv, first, min(BLOCK, end - first), lid); }
     load_qkv(head, kv, own, lid);
 
-    var most = vec4(FAR);
-    var total = vec4(0.0);
-    var sum = Values();
-    if (own) {
-        var s = vec4(0.0);
-        var v = vec4(0u);
-        if (lid < CHUNKS) { s = store_kv(kv, lid, lane == 0, &v); }
-        workgroupBarrier();
-        most = workgroup_sum4(s, lid);
-        total = vec4(1.0);
-        if (lid < CHUNKS) { add_values(&sum, v, vec4(1.0)); }
-    }
+    var sum = Sum(vec4(0.0), vec4(0.0), 0.0, FAR);
     for (var k0 = first; k0 < end; k0 += BLOCK) {
-        let n = min(BLOCK, end - k0);
-        score_block(kv, k0, n, lid);
-        let now = max(most, workgroup_max4(score[lid % BLOCK], lid));
-        let shrink = exp(most - now);
-        most = now;
-        var part = vec4(0.0);
-        if (lid < BLOCK) {
-            part = exp(score[lid] - now);
-            score[lid] = part;
+        score_block(&block, min(BLOCK, end - k0), lid);
+        sum_block(&sum, &block, lid);
+        if (k0 + BLOCK < end) {
+            workgroupBarrier();
+            block = load_block(kv, k0 + BLOCK, min(BLOCK, end - k0 - BLOCK), lid);
         }
-        total = total * shrink + workgroup_sum4(part, lid);
-        sum.a = scaled(sum.a, shrink);
-        sum.b = scaled(sum.b, shrink);
-        sum_block(&sum, kv, k0, n, lid);
-        workgroupBarrier();
     }
-
-    let n_head = min(4u, group - lane);
-    write_pair(sum.a[0], sum.a[1], 0, head, n_head, wid.y, lid);
-    write_pair(sum.a[2], sum.a[3], 2, head, n_head, wid.y, lid);
-    write_pair(sum.b[0], sum.b[1], 4, head, n_head, wid.y, lid);
-    write_pair(sum.b[2], sum.b[3], 6, head, n_head, wid.y, lid);
-    if (lid < n_head) { stat[wid.y * args.n_head + head[lid]] = vec2(most[lid], total[lid]); }
+    if (own) { add_own(&sum, kv, head % group == 0, lid); }
+    write_sums(sum, wid.y * args.n_head + head, lid);
 }

@@ -5,7 +5,7 @@
 //   target); otherwise lora is not read.
 //   attn [n_split, n_head, head_dim] sums of exp(s - m) v, stat [n_split, n_head] (m, sum of exp):
 //   o = sum_s exp(m_s - m) attn_s / sum_s exp(m_s - m) l_s, m the largest m_s;
-//   n_split <= 4; 0: attn is o already (decode_merge). There are at most 256 heads.
+//   n_split <= 8; 0: attn is o already (decode_merge). There are at most 256 heads.
 //   head_dim is a multiple of 16, n_col = n_head * head_dim of 64.
 // Grid: ceil(n_row * LANES / 256); LANES threads share a row. o as 16-bit integers in groups of 16,
 // the rest f32 (lib/input64).
@@ -25,35 +25,47 @@ struct Args {
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 @group(0) @binding(5) var<storage, read> lora: array<vec4<u32>>;
 
-var<workgroup> share: array<vec4<f32>, 256>; // of a head: factors on the sums of four splits
+// Of a head: factors on the sums of its splits, the first four and the others.
+var<workgroup> share: array<array<vec4<f32>, 2>, 256>;
 
-// The four splits of a head; those that there are not have a sum of 0.
-fn splits(head: u32) -> array<vec2<f32>, 4> {
-    let n_head = args.n_col / args.head_dim;
-    let n = args.n_split;
-    let none = vec2(-1e30, 0.0);
-    return array(stat[head], select(none, stat[min(1, n - 1) * n_head + head], n > 1),
-                 select(none, stat[min(2, n - 1) * n_head + head], n > 2),
-                 select(none, stat[(n - 1) * n_head + head], n > 3));
+// (m, l) of a head's split; without keys where there is no such split.
+fn split_stat(s: u32, head: u32) -> vec2<f32> {
+    let at = min(s, args.n_split - 1) * (args.n_col / args.head_dim) + head;
+    return select(vec2(-1e30, 0.0), stat[at], s < args.n_split);
+}
+
+// The same of four splits: m and l.
+fn four_stats(s: u32, head: u32) -> mat2x4<f32> {
+    return transpose(mat4x2<f32>(split_stat(s, head), split_stat(s + 1, head),
+                                 split_stat(s + 2, head), split_stat(s + 3, head)));
 }
 
 fn splits_open(lid: u32) {
     if (args.n_split > 0 && lid < args.n_col / args.head_dim) {
-        let s = splits(lid);
-        let most = max(max(s[0].x, s[1].x), max(s[2].x, s[3].x));
-        let f = exp(vec4(s[0].x, s[1].x, s[2].x, s[3].x) - most);
-        share[lid] = f / dot(f, vec4(s[0].y, s[1].y, s[2].y, s[3].y));
+        let a = four_stats(0, lid);
+        let b = four_stats(4, lid);
+        let m = max(a[0], b[0]);
+        let most = max(max(m.x, m.y), max(m.z, m.w));
+        let f = exp(a[0] - most);
+        let g = exp(b[0] - most);
+        let total = dot(f, a[1]) + dot(g, b[1]);
+        share[lid] = array(f / total, g / total);
     }
     workgroupBarrier();
 }
 
-fn merged(i: u32) -> vec4<f32> { // values 4 i .. 4 i + 3 of o
+// Values 4 i .. 4 i + 3 of a split's sums; splits that there are not repeat the last.
+fn split_sum(s: u32, i: u32) -> vec4<f32> {
+    return attn[min(s, args.n_split - 1) * (args.n_col / 4) + i];
+}
+
+fn merged(i: u32) -> vec4<f32> { // the same of o
     if (args.n_split == 0) { return attn[i]; }
-    let f = share[i * 4 / args.head_dim];
-    let n = args.n_col / 4;
-    let last = args.n_split - 1;
-    return attn[i] * f.x + attn[min(1, last) * n + i] * f.y + attn[min(2, last) * n + i] * f.z +
-           attn[last * n + i] * f.w;
+    let f = share[i * 4 / args.head_dim][0];
+    let g = share[i * 4 / args.head_dim][1];
+    return split_sum(0, i) * f.x + split_sum(1, i) * f.y + split_sum(2, i) * f.z +
+           split_sum(3, i) * f.w + split_sum(4, i) * g.x + split_sum(5, i) * g.y +
+           split_sum(6, i) * g.z + split_sum(7, i) * g.w;
 }
 
 fn input_value(i: u32) -> vec4<f32> { return lora_keep(i, merged(i)); }

@@ -34,10 +34,11 @@ fn input_value(i: u32) -> vec4<f32> {
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
+    let row = (wid.x * 256 + lid) / LANES;
+    let factor = e[args.ple0 + min(row, args.n_ple - 1)]; // comes from far: asked for now
     stream_open(lid);
     first_group = wid.x == 0;
     let n_chunk = args.n_embd / 64;
-    let row = (wid.x * 256 + lid) / LANES;
     let at = min(row, args.n_ple - 1) * n_chunk;
     var sum = 0.0;
     for (var c0 = 0u; c0 < n_chunk; c0 += INPUT_CHUNKS) {
@@ -51,5 +52,5 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         workgroupBarrier();
     }
     sum = lanes_sum(vec2(sum, 0.0), lid).x * args.scale_gate;
-    if (lid % LANES == 0 && row < args.n_ple) { out[row] = gelu(sum) * e[args.ple0 + row]; }
+    if (lid % LANES == 0 && row < args.n_ple) { out[row] = gelu(sum) * factor; }
 }

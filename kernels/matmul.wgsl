@@ -1,5 +1,6 @@
 // include: tile tile_rows tile_store tile_in
 // formats: A
+// variants: matrix
 // matmul: out[t, out0 + r] = old + scale * sum_k x[t, k] * W[row0 + r, k], t < n_tok, r < n_row.
 //   x [n_tok, n_col], wA rows [row0, row0 + n_row) of n_col values, out [n_tok, out_stride]; old is
 //   out's value, or 0 unless `add`. n_col is a multiple of 16.
@@ -40,7 +41,7 @@ fn store(tok: u32, row: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let k0 = wid.z * args.n_term;
     part0 = wid.z * args.n_tok * args.out_stride;

@@ -1,5 +1,6 @@
 // include: tile tile_rows tile_store tile_in
 // formats: A
+// variants: matrix
 // matmul_clipped: out[t, out0 + r] = clamp(scale * sum_k clamp(x[t, k]) * W[r, k]), with limits of
 //   the input and of the output, then y * sigmoid(y) of that if silu is 1; t < n_tok, r < n_row.
 //   x [n_tok, n_col], wA rows of n_col values, out [n_tok, out_stride]. n_col is a multiple of 16.
@@ -39,7 +40,7 @@ fn store(tok: u32, row: u32, value: f32) {
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     part = wid.z;
     let k0 = wid.z * args.k_part;

@@ -1,5 +1,6 @@
 // include: gelu tile tile_rows tile_pair tile_in
 // formats: A B
+// variants: matrix
 // matmul_geglu: out[t, out0 + r] = gelu(gate) * up for t < n_tok, r < n_row, with
 //   gate = scale_a * sum_k x[t, k] * A[a_row0 + r, k],
 //   up = scale_b * sum_k x[t, k] * B[b_row0 + r, k].
@@ -52,7 +53,7 @@ fn store(tok: u32, row: u32, gate: f32, up: f32) {
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     tile_store(id, wid.xy, tile_sum(id, wid.xy, 0, args.n_col));
 }

@@ -54,7 +54,7 @@ fn store(place: u32, row: u32, gate: f32, up: f32) {
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     if (!moe_open(wid.y)) { return; }
     let at = vec2(wid.x, 0);

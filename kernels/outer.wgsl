@@ -1,4 +1,4 @@
-// include: tile tile_columns tile_lines
+// include: tile tile_columns tile_store4 tile_lines
 // formats: A
 // outer: out[i, j] = old + scale * sum_t a[t, i] * b[t, j], t < n_tok.
 //   a [n_tok, n_a], b [n_tok, n_b] (wA), out [n_a, n_b]; old is out's value, or 0 unless `add`. n_b
@@ -36,7 +36,7 @@ fn store(i: u32, j: u32, value: vec4<f32>) {
     out[at] = v;
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(TILE_THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) id: u32) {
     let tok0 = wid.z * args.n_term;
     part0 = wid.z * args.n_a * args.n_b;

@@ -18,7 +18,8 @@ static inline int baseline_setup(void **state) {
     if (status == 0) {
         have_subgroups = kt.gpu->info.subgroups;
         kt.gpu->info.subgroup_max = 0;
-        assert_ptr_equal(kernel_pick(&kernel_matvec, &kt.gpu->info), &kernel_matvec);
+        assert_ptr_equal(kernel_pick(&kernel_matvec, (uint32_t[3]){0}, &kt.gpu->info),
+                         &kernel_matvec);
     }
     return status;
 }
@@ -28,7 +29,8 @@ static inline int subgroup_setup(void **state) {
     seed = 1;
     if (status == 0) {
         kt.gpu->info.subgroup_max = 128; /* kernel_pick() leaves narrow ones out */
-        assert_ptr_equal(kernel_pick(&kernel_matvec, &kt.gpu->info), kernel_matvec.subgroup);
+        assert_ptr_equal(kernel_pick(&kernel_matvec, (uint32_t[3]){0}, &kt.gpu->info),
+                         kernel_matvec.subgroup);
     }
     return status;
 }

@@ -95,7 +95,7 @@ static inline const kernel *kt_next(const kernel *k, const kernel *last) {
     if (!last) {
         assert_true(i < COUNT(kt.plain));
         kt.plain[i] = *k;
-        kt.plain[i].subgroup = NULL;
+        kt.plain[i].subgroup = kt.plain[i].matrix = NULL;
         if (i == kt.n_plain) kt.n_plain++;
         return &kt.plain[i];
     }

@@ -1,7 +1,7 @@
 /* The kernel table: what only the audio encoder needs, at odd shapes, against loops that say the
  * same. Its matrices are in the vision encoder's table and prefill's, but for what follows an up
  * matrix. */
-#include "batch_test.h"
+#include "matrix_test.h"
 
 #include "model/encoder.h"
 #include "model/encoder_gpu.h"
@@ -328,7 +328,7 @@ static void one_silu(uint32_t n_tok, uint32_t n_row, uint32_t n_col, float size)
     begin();
     op_clipped_silu(kt.steps, &c, in, out.view, n_tok);
     end();
-    kt_compare("matmul_clipped with silu", fetch(out), want, n, KT_F32);
+    kt_compare("matmul_clipped with silu", fetch(out), want, n, tile_bound(c.w.type));
     kt_reset();
 }
 
@@ -354,7 +354,7 @@ static void one_parts(uint32_t n_tok, uint32_t n_row, uint32_t n_col, uint32_t n
         for (uint32_t p = 1; p < n_part; p++) parts[i] += parts[p * n + i];
         parts[i] = fminf(fmaxf(parts[i], c.out_min), c.out_max);
     }
-    kt_compare("matmul_clipped in parts", parts, want, n, KT_F32);
+    kt_compare("matmul_clipped in parts", parts, want, n, tile_bound(c.w.type));
     kt_reset();
 }
 
@@ -404,17 +404,20 @@ static void one_qkv(const uint32_t *types, uint32_t n_tok, uint32_t n_row, uint3
         .v_out_min = c[2].out_min,
         .v_out_max = c[2].out_max,
     };
-    kt_run(&(kernel_call){
-        .kernel = &kernel_audio_qkv,
-        .formats = {types[0], types[1], types[2]},
-        .args = &args,
-        .views = {kt_in(x, (size_t)n_tok * n_col * 4), whole(c[0].w.tiles->buffer),
-                  whole(c[1].w.tiles->buffer), whole(c[2].w.tiles->buffer), out.view},
-        .x = div_up(n_row, 64),
-        .y = div_up(n_tok, 64),
-        .z = 3,
-    });
-    kt_compare("audio_qkv", fetch(out), want, (size_t)n_tok * 3 * n_row, KT_F32);
+    const gpu_view in = kt_in(x, (size_t)n_tok * n_col * 4);
+    begin();
+    run_tiles(kt.steps,
+              (kernel_call){
+                  .kernel = &kernel_audio_qkv,
+                  .formats = {types[0], types[1], types[2]},
+                  .args = &args,
+                  .views = {in, whole(c[0].w.tiles->buffer), whole(c[1].w.tiles->buffer),
+                            whole(c[2].w.tiles->buffer), out.view},
+                  .z = 3,
+              },
+              n_tok, n_row);
+    end();
+    kt_compare("audio_qkv", fetch(out), want, (size_t)n_tok * 3 * n_row, tile_bound(types[0]));
     kt_reset();
 }
 
@@ -425,6 +428,7 @@ static void test_qkv(void **state) {
     one_qkv(same, 1, 5, 16);
     one_qkv(same, 66, 67, 48);
     one_qkv(mixed, 7, 33, 96);
+    one_qkv(mixed, 70, 150, 96);
 }
 
 int main(void) {
@@ -434,6 +438,5 @@ int main(void) {
         cmocka_unit_test(test_tower),         cmocka_unit_test(test_clipped_silu),
         cmocka_unit_test(test_clipped_parts), cmocka_unit_test(test_qkv),
     };
-    return cmocka_run_group_tests_name("kernels of the audio encoder", tests, kt_setup,
-                                       kt_teardown);
+    return RUN_TILED("kernels of the audio encoder", tests);
 }

@@ -406,10 +406,12 @@ static void test_out(void **state) {
     (void)state;
     one_out((out_case){QUANT_Q4_K, 31, 4, 64, 1, 32, 256, 100, 0});
     one_out((out_case){QUANT_Q4_K, 33, 8, 256, 4, 32, 256, 13, 0});
+    one_out((out_case){QUANT_Q4_K, 33, 8, 256, 8, 32, 2048, 100, 0});
     one_out((out_case){QUANT_Q4_K, 9, 2, 512, 0, 32, 256, 1, 0});
     one_out((out_case){QUANT_Q5_0, 65, 10, 32, 4, 8, 320, 100, 0});
     one_out((out_case){QUANT_F32, 5, 2, 32, 2, 128, 64, 100, 0});
     one_out((out_case){QUANT_F32, 3, 3, 64, 3, 128, 64, 2, 0});
+    one_out((out_case){QUANT_F32, 3, 3, 64, 5, 128, 64, 2, 0});
     one_out((out_case){QUANT_Q4_K, 9, 256, 32, 3, 32, 2048 + 256, 100, 0}); /* all heads */
     one_out((out_case){QUANT_Q4_K, 31, 4, 64, 1, 32, 256, 100, 16});
     one_out((out_case){QUANT_Q4_K, 33, 8, 256, 4, 32, 256, 13, 100});

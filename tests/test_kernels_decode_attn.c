@@ -123,7 +123,7 @@ static void run_attn(const attn_data *d) {
                        .views = {kt_uniform(&step, sizeof step), kt_in(d->qkv, n_row * 4),
                                  kt_in(d->vectors, c->head_dim * 8), kt_in(d->rope, c->n_rot * 8),
                                  d->k.buffer.view, d->v.buffer.view, d->out.view, d->stat.view},
-                       .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
+                       .x = c->n_head,
                        .y = c->n_split});
     end();
 }

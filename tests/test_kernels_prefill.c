@@ -1,6 +1,6 @@
 /* The kernels of prefill against the CPU's operations: odd shapes, formats, guard words around the
  * outputs. Needs an adapter; a software one is enough. */
-#include "batch_test.h"
+#include "matrix_test.h"
 
 /* ---- matmul ---- */
 
@@ -14,7 +14,7 @@ static void one_matmul(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n
     begin();
     op_matmul(kt.steps, w, n_row, in, out.view, n_tok);
     end();
-    kt_compare("matmul", fetch(out), want, (size_t)n_tok * n_row, KT_F32);
+    kt_compare("matmul", fetch(out), want, (size_t)n_tok * n_row, tile_bound(type));
     kt_reset();
 }
 
@@ -31,6 +31,8 @@ static void test_matmul(void **state) {
     one_matmul(QUANT_Q4_0, 5, 33, 96, 16);
     one_matmul(QUANT_Q4_K, 5, 33, 512, 16);
     one_matmul(QUANT_Q6_K, 5, 33, 768, 16);
+    one_matmul(QUANT_Q4_K, 65, 129, 256, 1000); /* more than a tile of matrix units */
+    one_matmul(QUANT_BF16, 63, 127, 80, 1000);
 }
 
 static void one_geglu(uint32_t type_a, uint32_t type_b, uint32_t n_tok, uint32_t n_ff,
@@ -46,7 +48,7 @@ static void one_geglu(uint32_t type_a, uint32_t type_b, uint32_t n_tok, uint32_t
     begin();
     op_matmul_geglu(kt.steps, gate, up, in, (gpu_buffer){0}, out.view, n_tok);
     end();
-    kt_compare("matmul_geglu", fetch(out), a, n, KT_F32);
+    kt_compare("matmul_geglu", fetch(out), a, n, fmax(tile_bound(type_a), tile_bound(type_b)));
     kt_reset();
 }
 
@@ -58,6 +60,7 @@ static void test_matmul_geglu(void **state) {
     one_geglu(QUANT_F32, QUANT_F32, 64, 64, 128, 100, 100);
     one_geglu(QUANT_F32, QUANT_F32, 33, 100, 64, 40, 56); /* cut differently */
     one_geglu(QUANT_Q4_K, QUANT_Q6_K, 9, 40, 256, 40, 20);
+    one_geglu(QUANT_Q8_0, QUANT_BF16, 65, 66, 96, 100, 100);
 }
 
 /* ---- norms ---- */
@@ -302,6 +305,38 @@ static void test_ple_input(void **state) {
     kt_compare("ple_input", fetch(e), want, n, KT_F32);
 }
 
+static void one_ple_rows(uint32_t type, uint32_t n_tok, uint32_t n_col, uint32_t n_out) {
+    const uint64_t n = (uint64_t)n_tok * n_col;
+    const uint8_t *blocks = kt_blocks(type, n, 1, seed++);
+    float *all = kt_take(n, 4), *want = kt_take(n_tok * n_out, 4);
+    quant_find(type)->dequantise(blocks, all, n);
+    for (uint32_t t = 0; t < n_tok; t++)
+        for (uint32_t c = 0; c < n_out; c++) want[t * n_out + c] = 1.5f * all[t * n_col + c];
+    const gpu_view rows = kt_pack(type, blocks, n);
+    const kt_output out = kt_out((size_t)n_tok * n_out * 4);
+    const ple_rows_args args = {.n_tok = n_tok, .n_col = n_col, .n_out = n_out, .scale = 1.5f};
+    begin();
+    run_values(kt.steps,
+               &(kernel_call){
+                   .kernel = &kernel_ple_rows,
+                   .formats = {type},
+                   .args = &args,
+                   .views = {rows, out.view},
+               },
+               n_tok * n_out / 16);
+    end();
+    kt_compare("ple_rows", fetch(out), want, (size_t)n_tok * n_out, KT_F32);
+    kt_reset();
+}
+
+static void test_ple_rows(void **state) {
+    (void)state;
+    one_ple_rows(QUANT_F32, 1, 16, 16);
+    one_ple_rows(QUANT_Q8_0, 33, 96, 80); /* the layers end inside a block */
+    one_ple_rows(QUANT_Q6_K, 31, 768, 768);
+    one_ple_rows(QUANT_Q4_K, 5, 512, 272);
+}
+
 static void test_ple_gate(void **state) {
     (void)state;
     const uint32_t n_tok = 7, n_ple = 48, n_layer = 3, il = 1, n = n_tok * n_ple;
@@ -363,7 +398,7 @@ int main(void) {
         cmocka_unit_test(test_ple_input),    cmocka_unit_test(test_ple_gate),
         cmocka_unit_test(test_logprob),      cmocka_unit_test(test_qkv_post),
         cmocka_unit_test(test_attention),    cmocka_unit_test(test_matmul),
-        cmocka_unit_test(test_matmul_geglu),
+        cmocka_unit_test(test_matmul_geglu), cmocka_unit_test(test_ple_rows),
     };
-    return cmocka_run_group_tests_name("kernels of prefill", tests, kt_setup, kt_teardown);
+    return RUN_TILED("kernels of prefill", tests);
 }

@@ -1,7 +1,7 @@
 /* The products of training on the device against those on the CPU: odd shapes, formats, weights in
  * tiles, setting and adding, guard words around the outputs. Needs an adapter; a software one is
  * enough. */
-#include "batch_test.h"
+#include "matrix_test.h"
 
 #include "train/back.h"
 #include "train/ops_train.h"
@@ -30,10 +30,11 @@ static parts_gpu room_for(size_t n) {
 }
 
 static void one_back_matmul(uint32_t type, uint32_t n_tok, uint32_t n_row, uint32_t n_col,
-                            uint32_t rows_a_tile, bool add) {
+                            uint32_t rows_a_tile, bool add, float size) {
     const weight *w = matrix(type, n_row, n_col, rows_a_tile);
     const size_t n = (size_t)n_tok * n_col;
     float *dout = values((size_t)n_tok * n_row), *want = kt_take(n, 4);
+    for (size_t i = 0; i < (size_t)n_tok * n_row; i++) dout[i] *= size;
     back_matmul(w, 0, dout, n_tok, want);
     const gpu_view in = kt_in(dout, (size_t)n_tok * n_row * 4);
     const kt_output din = out_before(want, n, add);
@@ -41,23 +42,25 @@ static void one_back_matmul(uint32_t type, uint32_t n_tok, uint32_t n_row, uint3
     begin();
     op_back_matmul(kt.steps, w, room, in, din.view, n_tok, add);
     end();
-    kt_compare("back_matmul", fetch(din), want, n, KT_F32);
+    kt_compare("back_matmul", fetch(din), want, n, tile_bound(type));
     kt_reset();
 }
 
 static void test_back_matmul(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(sizes); i++) {
-        one_back_matmul(QUANT_F32, sizes[i], sizes[COUNT(sizes) - 1 - i], 48, 1000, false);
-        one_back_matmul(QUANT_F32, sizes[i], sizes[i], 16, 1000, true);
+        one_back_matmul(QUANT_F32, sizes[i], sizes[COUNT(sizes) - 1 - i], 48, 1000, false, 1);
+        one_back_matmul(QUANT_F32, sizes[i], sizes[i], 16, 1000, true, 1);
     }
-    one_back_matmul(QUANT_F32, 130, 200, 256, 1000, true);
-    one_back_matmul(QUANT_F32, 33, 150, 80, 70, false); /* three tiles */
-    one_back_matmul(QUANT_F32, 5, 150, 64, 51, true);
-    one_back_matmul(QUANT_BF16, 5, 33, 512, 16, false);
-    one_back_matmul(QUANT_Q4_0, 5, 33, 96, 16, true);
-    one_back_matmul(QUANT_Q4_K, 70, 33, 512, 16, false);
-    one_back_matmul(QUANT_Q6_K, 5, 33, 768, 16, true);
+    one_back_matmul(QUANT_F32, 130, 200, 256, 1000, true, 1);
+    one_back_matmul(QUANT_F32, 33, 150, 80, 70, false, 1); /* three tiles */
+    one_back_matmul(QUANT_F32, 5, 150, 64, 51, true, 1);
+    one_back_matmul(QUANT_BF16, 5, 33, 512, 16, false, 1);
+    one_back_matmul(QUANT_Q4_0, 5, 33, 96, 16, true, 1);
+    one_back_matmul(QUANT_Q4_K, 70, 33, 512, 16, false, 1);
+    one_back_matmul(QUANT_Q6_K, 5, 33, 768, 16, true, 1);
+    one_back_matmul(QUANT_BF16, 66, 150, 144, 1000, false, 1);
+    one_back_matmul(QUANT_Q8_0, 66, 40, 160, 1000, false, 1e-7f); /* gradients are small */
 }
 
 static void one_matrix(uint32_t n_tok, uint32_t n_row, uint32_t n_col, bool add) {
@@ -124,5 +127,5 @@ int main(void) {
         cmocka_unit_test(test_matrix),
         cmocka_unit_test(test_outer),
     };
-    return cmocka_run_group_tests_name("products of training", tests, kt_setup, kt_teardown);
+    return RUN_TILED("products of training", tests);
 }

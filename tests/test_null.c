@@ -319,15 +319,22 @@ static void test_steps_failures(void **state) {
 static void test_variants(void **state) {
     (void)state;
     static const kernel subgroup = {.name = "k.subgroup", .enables = "enable subgroups;\n"};
-    static const kernel k = {.name = "k", .enables = "", .subgroup = &subgroup};
+    static const kernel matrix = {.name = "k.matrix",
+                                  .enables = "enable f16;\nenable subgroups;\n"};
+    static const kernel k = {
+        .name = "k", .enables = "", .n_format = 2, .subgroup = &subgroup, .matrix = &matrix};
+    const uint32_t f[] = {QUANT_Q4_K, QUANT_BF16}, exact[] = {QUANT_Q4_K, QUANT_F32};
     gpu_info info = {0};
-    assert_ptr_equal(kernel_pick(&k, &info), &k);
+    assert_ptr_equal(kernel_pick(&k, f, &info), &k);
     info = (gpu_info){.subgroups = true, .subgroup_min = 4, .subgroup_max = 4};
-    assert_ptr_equal(kernel_pick(&k, &info), &k);
+    assert_ptr_equal(kernel_pick(&k, f, &info), &k);
     info.subgroup_max = 32;
-    assert_ptr_equal(kernel_pick(&k, &info), &subgroup);
+    assert_ptr_equal(kernel_pick(&k, f, &info), &subgroup);
+    info.subgroup_matrix = true;
+    assert_ptr_equal(kernel_pick(&k, f, &info), &matrix);
+    assert_ptr_equal(kernel_pick(&k, exact, &info), &subgroup);
     info.subgroups = false;
-    assert_ptr_equal(kernel_pick(&k, &info), &k);
+    assert_ptr_equal(kernel_pick(&k, f, &info), &k);
 }
 
 /* ---- sources ---- */
@@ -369,9 +376,14 @@ static void test_packed_sources(void **state) {
     static const gpu_info infos[] = {
         {.subgroups = false},
         {.subgroups = true, .subgroup_min = 32, .subgroup_max = 32, .packed_dot = true}};
-    for (uint32_t i = 0; i < kernel_table_n; i++)
+    gpu_info matrix = infos[1];
+    matrix.subgroup_matrix = true;
+    for (uint32_t i = 0; i < kernel_table_n; i++) {
         for (size_t j = 0; j < 2; j++)
-            check_source(kernel_pick(kernel_table[i], &infos[j]), formats[j], &infos[j]);
+            check_source(kernel_pick(kernel_table[i], formats[j], &infos[j]), formats[j],
+                         &infos[j]);
+        check_source(kernel_pick(kernel_table[i], formats[0], &matrix), formats[0], &matrix);
+    }
 }
 
 /* ---- uploading ---- */

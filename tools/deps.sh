@@ -114,6 +114,8 @@ if [ -n "$need$optional" ]; then
         say "apt-get update"
         # shellcheck disable=SC2086
         $root apt-get update -qq >.deps/apt.log 2>&1 || say "apt-get update failed; trying anyway"
+        # A newer Dawn than npm's, which knows the matrix units of more GPUs.
+        exists libwebgpu-dawn0 && optional="$optional libwebgpu-dawn0"
         if [ -n "$need" ]; then
             # shellcheck disable=SC2086 # a list of words
             if ! install_packages required $need; then

@@ -3,12 +3,14 @@
  *     embed KERNEL_DIR OUT.h OUT.c
  *
  * For every kernels/NAME.wgsl: its minified source, its bindings, a C mirror of its `struct Args`
- * and a `kernel` (src/gpu/kernel.h). NAME.subgroup.wgsl is a variant of NAME for adapters with
- * subgroups and must agree with it on Args and bindings. A kernel without a variant of its own gets
- * one when a library that it includes has one (lib/reduce.wgsl, lib/reduce.subgroup.wgsl).
+ * and a `kernel` (src/gpu/kernel.h). NAME.subgroup.wgsl and NAME.matrix.wgsl are variants of NAME
+ * for adapters with subgroups and with matrix units and must agree with it on Args and bindings. A
+ * kernel without such a variant of its own gets one when a library that it includes has one
+ * (lib/reduce.wgsl, lib/reduce.subgroup.wgsl); one for matrix units only if it asks for it.
  *
- * Directives, as comments: `// include: reduce step`, `// formats: A B`. Lines that begin with
- * `enable` or `requires` are taken out, because they must come before everything else.
+ * Directives, as comments: `// include: reduce step`, `// formats: A B`, `// variants: matrix`.
+ * Lines that begin with `enable` or `requires` are taken out, because they must come before
+ * everything else.
  *
  * Sources are packed: what occurs often in them is written as one or two bytes (kernel_pairs in
  * src/gpu/kernel.h says how).
@@ -50,11 +52,12 @@ typedef struct file {
     char path[512];
     char name[NAME_SIZE];    /* "matvec", "reduce.subgroup" */
     char base[NAME_SIZE];    /* "matvec", "reduce" */
-    char variant[NAME_SIZE]; /* "" or "subgroup" */
+    char variant[NAME_SIZE]; /* "", "subgroup" or "matrix" */
     char *code;              /* comments blanked, line breaks kept */
     text enables, source;    /* what goes into the C file; the source becomes packed */
     char includes[MAX_INCLUDES][NAME_SIZE];
     int n_include, n_format;
+    bool has_matrix; /* it has a variant with the libraries' ones for matrix units */
     field fields[MAX_FIELDS];
     int n_field;
     char bindings[MAX_BINDINGS]; /* 'u', 'r', 'w' */
@@ -140,6 +143,7 @@ static const char *expect(const file *f, const char *p, const char *what) {
 /* A comment's text up to the line's end, if it is a directive. */
 static void read_directive(file *f, const char *comment, const char *at) {
     char word[NAME_SIZE];
+    if (strncmp(comment, " variants: matrix\n", 18) == 0) f->has_matrix = true;
     bool include = strncmp(comment, " include:", 9) == 0;
     if (!include && strncmp(comment, " formats:", 9) != 0) return;
     const char *end = strchr(comment, '\n'), *p = comment + 9;
@@ -294,7 +298,7 @@ static void read_file(const char *dir, const char *entry, bool library, file *f)
     blank_comments(f);
     check_ascii(f);
     minify(f);
-    if (f->variant[0] && strcmp(f->variant, "subgroup") != 0)
+    if (f->variant[0] && strcmp(f->variant, "subgroup") != 0 && strcmp(f->variant, "matrix") != 0)
         die(f, f->code, "no such variant: %s", f->variant);
     if (library) return;
     read_args(f);
@@ -352,14 +356,14 @@ static void check_same(const file *f, const file *base) {
 }
 
 /* Kernels that differ from their base only in the libraries they take. */
-static void add_library_variants(void) {
-    const char *variant = "subgroup";
+static void add_library_variants(const char *variant) {
     int n = n_kernel;
     for (int i = 0; i < n; i++) {
         file *f = &kernels[i];
         bool wanted = false;
         for (int j = 0; j < f->n_include; j++)
             if (find(libs, n_lib, f->includes[j], variant)) wanted = true;
+        if (strcmp(variant, "matrix") == 0) wanted &= f->has_matrix;
         if (!wanted || f->variant[0] || find(kernels, n, f->base, variant)) continue;
         if (n_kernel == MAX_FILES) die(f, f->code, "too many files");
         file *v = &kernels[n_kernel++];
@@ -526,16 +530,30 @@ static void write_pairs(FILE *out) {
     fputs("\n    {0},\n};\n", out);
 }
 
+/* Browsers do not offer matrix units: what is for them stays out of wasm. */
+static void begin_variant(FILE *out, const file *f) {
+    if (strcmp(f->variant, "matrix") == 0) fputs("#ifndef __wasm__\n", out);
+}
+static void end_variant(FILE *out, const file *f) {
+    if (strcmp(f->variant, "matrix") == 0) fputs("#endif\n", out);
+}
+
 static void write_libs(FILE *out) {
     char name[2 * NAME_SIZE + 2];
     for (int i = 0; i < n_lib; i++) {
-        fprintf(out, "\nstatic const char lib_%s[] =", c_name(&libs[i], name));
+        fputs("\n", out);
+        begin_variant(out, &libs[i]);
+        fprintf(out, "static const char lib_%s[] =", c_name(&libs[i], name));
         write_string(out, libs[i].source.data);
         fputs(";\n", out);
+        end_variant(out, &libs[i]);
     }
     fputs("\nconst kernel_lib kernel_lib_table[] = {\n", out);
-    for (int i = 0; i < n_lib; i++)
+    for (int i = 0; i < n_lib; i++) {
+        begin_variant(out, &libs[i]);
         fprintf(out, "    {\"%s\", lib_%s},\n", libs[i].name, c_name(&libs[i], name));
+        end_variant(out, &libs[i]);
+    }
     fputs("    {0},\n};\n", out);
 }
 
@@ -560,7 +578,9 @@ static void write_enables(FILE *out, const file *f) {
 static void write_kernel(FILE *out, const file *f) {
     char name[2 * NAME_SIZE + 2], other[2 * NAME_SIZE + 2];
     c_name(f, name);
-    fprintf(out, "\nstatic const char *const includes_%s[] = {", name);
+    fputs("\n", out);
+    begin_variant(out, f);
+    fprintf(out, "static const char *const includes_%s[] = {", name);
     for (int i = 0; i < f->n_include; i++)
         fprintf(out, "lib_%s, ", c_name(find_include(f, f->includes[i], f->variant), other));
     fputs("0};\n", out);
@@ -581,7 +601,14 @@ static void write_kernel(FILE *out, const file *f) {
     fprintf(out, "},\n    .args_bytes = %d,\n", args_bytes(f));
     if (!f->variant[0] && find(kernels, n_kernel, f->base, "subgroup"))
         fprintf(out, "    .subgroup = &kernel_%s_subgroup,\n", f->base);
+    const file *matrix = f->variant[0] ? NULL : find(kernels, n_kernel, f->base, "matrix");
+    if (matrix) {
+        begin_variant(out, matrix);
+        fprintf(out, "    .matrix = &kernel_%s_matrix,\n", f->base);
+        end_variant(out, matrix);
+    }
     fputs("};\n", out);
+    end_variant(out, f);
 }
 
 static void write_source(FILE *out) {
@@ -626,7 +653,8 @@ int main(int argc, char **argv) {
         check_same(&kernels[i], base);
     }
     pack_all();
-    add_library_variants();
+    add_library_variants("subgroup");
+    add_library_variants("matrix");
     write_to(argv[2], write_header);
     write_to(argv[3], write_source);
     return 0;

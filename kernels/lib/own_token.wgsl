@@ -1,12 +1,5 @@
 // own_token: q, k and v of the token that decode_attn attends for: normed, rotated, and k and v
-// stored. Needs decode_attn's bindings, its q (laid out by q_slot()), workgroup_sum4(), chunk_of()
-// and dot_pair().
-
-// Four heads' raw q at dimension i; lanes beyond the group repeat its last head.
-fn raw_q(head: vec4<u32>, i: u32) -> vec4<f32> {
-    let at = head * HEAD_DIM + i;
-    return vec4(qkv[at.x], qkv[at.y], qkv[at.z], qkv[at.w]);
-}
+// stored. Needs decode_attn's bindings, its q and part, workgroup_sum4(), row_of() and dot_chunk().
 
 // Raw k and v at dimension i.
 fn raw_kv(kv: u32, i: u32) -> vec2<f32> {
@@ -15,45 +8,38 @@ fn raw_kv(kv: u32, i: u32) -> vec2<f32> {
     return vec2(k, qkv[(args.n_head + args.n_kv + kv) * HEAD_DIM + i]);
 }
 
-fn q_slot(i: u32) -> u32 { return i % 8 * 64 + i / 8; }
-
-fn rotated(a: vec4<f32>, b: vec4<f32>, i: u32) -> mat2x4<f32> {
-    if (i >= args.n_rot) { return mat2x4<f32>(a, b); }
-    let r = rope[i];
-    return mat2x4<f32>(a * r.x - b * r.y, b * r.x + a * r.y);
+fn rotated(a: f32, b: f32, r: vec2<f32>) -> vec2<f32> {
+    return vec2(a * r.x - b * r.y, b * r.x + a * r.y);
 }
 
-// q, normed and rotated, into q. With own also this token's k (normed, rotated) and v (normed) into
-// reduce4_memory: entry i holds (k, v) of dimension i and of i + HEAD_DIM / 2.
-fn load_qkv(head: vec4<u32>, kv: u32, own: bool, lid: u32) {
-    var q2 = vec4(0.0);
-    var kv2 = vec2(0.0);
-    for (var i = lid; i < HEAD_DIM; i += 256) {
-        let x = raw_q(head, i);
-        q2 += x * x;
-        if (own) {
-            let y = raw_kv(kv, i);
-            kv2 += y * y;
-        }
-    }
-    let q_norm = inverseSqrt(workgroup_sum4(q2, lid) / f32(HEAD_DIM) + args.eps);
-    var kv_norm = vec4(0.0);
+fn put_q(i: u32, x: f32) { q[i / 4 % 2 * 64 + i / 8][i % 4] = x; }
+
+// q, normed and rotated, into q; with own also k and v into part: entry i has (k, v) of dimensions
+// i and i + HEAD_DIM / 2. A thread asks for all that it needs before it waits for any of it.
+fn load_qkv(head: u32, kv: u32, own: bool, lid: u32) {
+    let i = min(lid, HEAD_DIM / 2 - 1);
+    let j = i + HEAD_DIM / 2;
+    let mine = lid < HEAD_DIM / 2;
+    let x = vec2(qkv[head * HEAD_DIM + i], qkv[head * HEAD_DIM + j]);
+    let w_q = vec2(vectors[args.w_q + i], vectors[args.w_q + j]);
+    let r = select(vec2(1.0, 0.0), rope[min(i, args.n_rot - 1)], i < args.n_rot);
+    var a = vec2(0.0); // k and v at i
+    var b = vec2(0.0); // at j
+    var w_k = vec2(0.0);
     if (own) {
-        let sum = workgroup_sum4(vec4(kv2, 0.0, 0.0), lid);
-        kv_norm = inverseSqrt(sum / f32(HEAD_DIM) + args.eps);
+        a = raw_kv(kv, i);
+        b = raw_kv(kv, j);
+        w_k = vec2(vectors[args.w_k + i], vectors[args.w_k + j]);
     }
-    for (var i = lid; i < HEAD_DIM / 2; i += 256) {
-        let j = i + HEAD_DIM / 2;
-        let x = rotated(raw_q(head, i) * q_norm * vectors[args.w_q + i],
-                        raw_q(head, j) * q_norm * vectors[args.w_q + j], i);
-        q[q_slot(i)] = x[0];
-        q[q_slot(j)] = x[1];
+    let squares = select(vec4(0.0), vec4(dot(x, x), a * a + b * b, 0.0), mine);
+    let norm = inverseSqrt(workgroup_sum4(squares, lid) / f32(HEAD_DIM) + args.eps);
+    let z = rotated(x.x * norm.x * w_q.x, x.y * norm.x * w_q.y, r);
+    if (mine) {
+        put_q(i, z.x);
+        put_q(j, z.y);
         if (own) {
-            let a = raw_kv(kv, i) * kv_norm.xy;
-            let b = raw_kv(kv, j) * kv_norm.xy;
-            let k = rotated(vec4(a.x * vectors[args.w_k + i]),
-                            vec4(b.x * vectors[args.w_k + j]), i);
-            reduce4_memory[i] = vec4(k[0].x, a.y, k[1].x, b.y);
+            let k = rotated(a.x * norm.y * w_k.x, b.x * norm.y * w_k.y, r);
+            part[i] = vec4(k.x, a.y * norm.z, k.y, b.y * norm.z);
         }
     }
     workgroupBarrier();
@@ -61,33 +47,34 @@ fn load_qkv(head: vec4<u32>, kv: u32, own: bool, lid: u32) {
 
 // (k, v) of dimension i of what load_qkv() left.
 fn loaded_kv(i: u32) -> vec2<f32> {
-    let half = HEAD_DIM / 2;
-    let both = reduce4_memory[i % half];
-    return select(both.zw, both.xy, i < half);
+    let both = part[i % (HEAD_DIM / 2)];
+    return select(both.zw, both.xy, i < HEAD_DIM / 2);
 }
 
-// A pair of this token's k and v as stored, and the pair's part of the four scores.
-struct Stored { k: u32, v: u32, score: vec4<f32> }
-
-fn store_pair(c: u32, e: u32) -> Stored {
-    let a = loaded_kv(8 * c + e);
-    let b = loaded_kv(8 * c + e + 1);
-    let k_pair = pack2x16float(vec2(a.x, b.x));
-    return Stored(k_pair, pack2x16float(vec2(a.y, b.y)), dot_pair(k_pair, c, e));
+// Pairs of k and of v at dimensions i and i + 1, as they are stored.
+fn own_pair(i: u32) -> vec2<u32> {
+    let a = loaded_kv(i);
+    let b = loaded_kv(i + 1);
+    return vec2(pack2x16float(vec2(a.x, b.x)), pack2x16float(vec2(a.y, b.y)));
 }
 
-// Rounds this token's k and v of chunk c (8 values) as stored, stores them when asked, and returns
-// the chunk's part of the four scores.
-fn store_kv(kv: u32, c: u32, store: bool, v_chunk: ptr<function, vec4<u32>>) -> vec4<f32> {
-    let p0 = store_pair(c, 0);
-    let p1 = store_pair(c, 2);
-    let p2 = store_pair(c, 4);
-    let p3 = store_pair(c, 6);
-    *v_chunk = vec4(p0.v, p1.v, p2.v, p3.v);
+struct Own {
+    v: vec4<u32>, // a chunk of it, rounded
+    score: f32,   // the chunk's part of it
+}
+
+// Rounds this token's k and v of chunk c (8 values) as they are stored, and stores them when asked.
+fn store_kv(kv: u32, c: u32, store: bool) -> Own {
+    let p0 = own_pair(8 * c);
+    let p1 = own_pair(8 * c + 2);
+    let p2 = own_pair(8 * c + 4);
+    let p3 = own_pair(8 * c + 6);
+    let k = vec4(p0.x, p1.x, p2.x, p3.x);
+    let v = vec4(p0.y, p1.y, p2.y, p3.y);
     if (store) {
-        let at = chunk_of(step.pos, kv) + c;
-        keys[at] = vec4(p0.k, p1.k, p2.k, p3.k);
-        values[at] = *v_chunk;
+        let at = row_of(step.pos, kv) * CHUNKS + c;
+        keys[at] = k;
+        values[at] = v;
     }
-    return p0.score + p1.score + p2.score + p3.score;
+    return Own(v, dot_chunk(k, c));
 }

@@ -11,6 +11,9 @@
 // What the rows are is said by lib/tile_rows (outputs) or lib/tile_columns (terms), one of which
 // belongs to it; lib/tile_store, lib/tile_pair or lib/tile_columns hand on what comes out.
 
+override EXACT: u32 = 0; // matters to lib/tile.matrix alone
+
+const TILE_THREADS = 64u;
 const TILE_TERMS = 16u;
 
 // in_tile[k / 4][k % 4][t / 4 ^ 2 (k / 4)]: term k of four tokens t. The exclusive or spreads the

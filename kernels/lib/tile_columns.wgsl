@@ -1,7 +1,5 @@
 // tile_columns: for lib/tile, a matrix of which a row is a term of all sums: in W. A thread brings
-// 16 columns of a row and makes twice four neighbouring ones; the kernel takes them:
-//   fn store(tok: u32, col: u32, value: vec4<f32>), columns col .. col + 3 of a token, which may be
-//   beyond the last one.
+// 16 columns of a row and makes twice four neighbouring ones.
 
 // w_tile[k / 4][(k % 4) * 16 + (j ^ 4 (k & 1))]: term k of four outputs of threads with
 // j & 7 = id & 7. They are dealt out, and odd terms turned, so that neighbouring threads store into
@@ -27,21 +25,4 @@ fn tile_w(id: u32, k4: u32, half: u32) -> mat4x4<f32> {
     let odd = i ^ 4;
     return mat4x4<f32>(w_tile[k4][i], w_tile[k4][odd + 16], w_tile[k4][i + 32],
                        w_tile[k4][odd + 48]);
-}
-
-fn store_columns(tok: u32, col: u32, sum: mat4x4<f32>) {
-    let t = transpose(sum);
-    store(tok, col, t[0]);
-    store(tok + 1, col, t[1]);
-    store(tok + 2, col, t[2]);
-    store(tok + 3, col, t[3]);
-}
-
-fn tile_store(id: u32, at: vec2<u32>, sum: Tile) {
-    let tok = tile_tok(id, at);
-    let col = at.x * 64 + (id & 3) * 16 + (id & 4);
-    store_columns(tok, col, sum.lo);
-    store_columns(tok + 4, col, sum.hi);
-    store_columns(tok, col + 8, sum.lo4);
-    store_columns(tok + 4, col + 8, sum.hi4);
 }

@@ -20,6 +20,7 @@
     X(AdapterRequestDevice)                                                                        \
     X(AdapterGetInfo)                                                                              \
     X(AdapterInfoFreeMembers)                                                                      \
+    X(AdapterPropertiesSubgroupMatrixConfigsFreeMembers)                                           \
     X(AdapterGetLimits)                                                                            \
     X(AdapterHasFeature)                                                                           \
     X(AdapterRelease)                                                                              \

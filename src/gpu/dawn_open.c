@@ -13,16 +13,16 @@
 
 /* ---- finding the library ------------------------------------------------------------------- */
 
-static const char library_name[] = "libwebgpu_wrapper.so";
+static const char own_library[] = "libwebgpu_wrapper.so";          /* as tools/deps.sh brings it */
+static const char distributions_library[] = "libwebgpu_dawn.so.0"; /* newer, where there is one */
 
 static void *load_from(const char *folder, const char *below) {
     char path[4096];
-    int n = snprintf(path, sizeof path, "%s%s/%s", folder, below, library_name);
+    int n = snprintf(path, sizeof path, "%s%s/%s", folder, below, own_library);
     return n > 0 && n < (int)sizeof path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
 }
 
-static void *load_library(const char *library) {
-    if (library) return dlopen(library, RTLD_NOW | RTLD_LOCAL);
+static void *load_own(void) {
     char self[4000];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     self[n > 0 ? n : 0] = 0;
@@ -34,15 +34,11 @@ static void *load_library(const char *library) {
         if (lib) return lib;
     }
     void *lib = load_from("/usr/local/lib/carat", "");
-    return lib ? lib : dlopen(library_name, RTLD_NOW | RTLD_LOCAL);
+    return lib ? lib : dlopen(own_library, RTLD_NOW | RTLD_LOCAL);
 }
 
-/* The library stays loaded until the program ends: Dawn's threads may outlive a device. */
-static bool load_procs(dawn *d, const char *library, carat_error *err) {
-    void *lib = load_library(library);
-    if (!lib)
-        return fail(err, CARAT_E_DEVICE, "gpu: cannot load Dawn (%s)",
-                    library ? library : library_name);
+/* The name of a function that the library lacks; NULL: it has all. */
+static const char *take_procs(dawn *d, void *lib) {
     const char *missing = NULL;
 #define X(name)                                                                                    \
     *(void **)&d->wgpu.name = dlsym(lib, "wgpu" #name);                                            \
@@ -50,13 +46,28 @@ static bool load_procs(dawn *d, const char *library, carat_error *err) {
     PROCS(X)
 #undef X
     d->dawn_2025 = dlsym(lib, "wgpuGetInstanceCapabilities") != NULL;
+    return missing;
+}
+
+/* The library stays loaded until the program ends: Dawn's threads may outlive a device. */
+static bool load_procs(dawn *d, const char *library, carat_error *err) {
+    void *lib = dlopen(library ? library : distributions_library, RTLD_NOW | RTLD_LOCAL);
+    const char *missing = lib ? take_procs(d, lib) : NULL;
+    if (!library && (!lib || missing)) {
+        lib = load_own();
+        missing = lib ? take_procs(d, lib) : NULL;
+    }
+    if (!lib)
+        return fail(err, CARAT_E_DEVICE, "gpu: cannot load Dawn (%s)",
+                    library ? library : own_library);
     if (missing) return fail(err, CARAT_E_DEVICE, "gpu: Dawn's library lacks %s", missing);
     return true;
 }
 
 /* ---- opening ------------------------------------------------------------------------------- */
 
-/* A feature's number in both generations of Dawn, and where gpu_info notes it. */
+/* A feature's number in both generations of Dawn (0: not asked for there), and where gpu_info notes
+ * it; two features that belong together are noted in one place. */
 typedef struct feature {
     uint32_t now, in_2025;
     size_t at;
@@ -64,10 +75,43 @@ typedef struct feature {
 
 static const feature features[] = {
     {WGPUFeatureName_Subgroups, 0x11, offsetof(gpu_info, subgroups)},
+    {WGPUFeatureName_ShaderF16, 0, offsetof(gpu_info, subgroup_matrix)},
+    {WGPUFeatureName_ChromiumExperimentalSubgroupMatrix, 0, offsetof(gpu_info, subgroup_matrix)},
 };
 
 static WGPUFeatureName feature_id(const dawn *d, const feature *f) {
     return (WGPUFeatureName)(d->dawn_2025 ? f->in_2025 : f->now);
+}
+
+static bool *noted(gpu_info *info, const feature *f) { return (bool *)((char *)info + f->at); }
+
+/* What Dawn keeps back until it is asked by name: matrix units, whose WGSL may still change, and
+ * f16 on NVIDIA's Vulkan, some corners of which fail WebGPU's own tests. The kernels that use them
+ * are tested on them. A Dawn that does not know a name ignores it. */
+static const char *const toggles[] = {"allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"};
+
+static WGPUDawnTogglesDescriptor make_toggles(void) {
+    return (WGPUDawnTogglesDescriptor){.chain = {.sType = WGPUSType_DawnTogglesDescriptor},
+                                       .enabledToggleCount = COUNT(toggles),
+                                       .enabledToggles = toggles};
+}
+
+/* Whether the matrix units multiply 16 x 16 f16 by 16 x 16 f16 into f32. */
+static bool has_matrix(dawn *d) {
+    WGPUAdapterPropertiesSubgroupMatrixConfigs found = {
+        .chain = {.sType = WGPUSType_AdapterPropertiesSubgroupMatrixConfigs}};
+    WGPUAdapterInfo a = {.nextInChain = &found.chain};
+    bool has = false;
+    if (d->dawn_2025 || d->wgpu.AdapterGetInfo(d->adapter, &a) != WGPUStatus_Success) return false;
+    for (size_t i = 0; i < found.configCount; i++) {
+        const WGPUSubgroupMatrixConfig *c = &found.configs[i];
+        has |= c->componentType == WGPUSubgroupMatrixComponentType_F16 &&
+               c->resultComponentType == WGPUSubgroupMatrixComponentType_F32 && c->M == 16 &&
+               c->N == 16 && c->K == 16;
+    }
+    d->wgpu.AdapterPropertiesSubgroupMatrixConfigsFreeMembers(found);
+    d->wgpu.AdapterInfoFreeMembers(a);
+    return has;
 }
 
 /* The limits, with room for the fields that they once had at the end. */
@@ -83,7 +127,9 @@ static void note_adapter(WGPURequestAdapterStatus status, WGPUAdapter a, WGPUStr
 }
 
 static bool request_adapter(dawn *d, bool fallback) {
-    WGPURequestAdapterOptions options = {.featureLevel = WGPUFeatureLevel_Core,
+    WGPUDawnTogglesDescriptor asked = make_toggles();
+    WGPURequestAdapterOptions options = {.nextInChain = d->dawn_2025 ? NULL : &asked.chain,
+                                         .featureLevel = WGPUFeatureLevel_Core,
                                          .powerPreference = WGPUPowerPreference_HighPerformance,
                                          .forceFallbackAdapter = fallback};
     dawn_await(d, d->wgpu.InstanceRequestAdapter(
@@ -136,8 +182,7 @@ static bool request_device(dawn *d, const limits *all, carat_error *err) {
     WGPUFeatureName names[COUNT(features)];
     size_t n = 0;
     for (size_t i = 0; i < COUNT(features); i++)
-        if (((const bool *)((const char *)&d->base.info + features[i].at))[0])
-            names[n++] = feature_id(d, &features[i]);
+        if (*noted(&d->base.info, &features[i])) names[n++] = feature_id(d, &features[i]);
     device_answer answer = {0};
     WGPUDeviceDescriptor desc = {
         .label = view_of("carat"),
@@ -190,9 +235,10 @@ static void fill_info(dawn *d, const WGPULimits *most) {
     info->subgroup_min = a.subgroupMinSize;
     info->subgroup_max = a.subgroupMaxSize;
     d->wgpu.AdapterInfoFreeMembers(a);
+    for (size_t i = 0; i < COUNT(features); i++) *noted(info, &features[i]) = true;
     for (size_t i = 0; i < COUNT(features); i++)
-        *(bool *)((char *)info + features[i].at) =
-            d->wgpu.AdapterHasFeature(d->adapter, feature_id(d, &features[i]));
+        *noted(info, &features[i]) &=
+            d->wgpu.AdapterHasFeature(d->adapter, feature_id(d, &features[i])) != 0;
     info->packed_dot = true; /* every Dawn has it */
     info->max_buffer = most->maxBufferSize;
     info->max_binding = most->maxStorageBufferBindingSize;
@@ -200,6 +246,9 @@ static void fill_info(dawn *d, const WGPULimits *most) {
     info->max_workgroup_bytes = most->maxComputeWorkgroupStorageSize;
     info->max_invocations = most->maxComputeInvocationsPerWorkgroup;
     info->max_groups = most->maxComputeWorkgroupsPerDimension;
+    /* As kernels/lib/tile.matrix.wgsl needs them. */
+    info->subgroup_matrix &= info->subgroup_min == 32 && info->subgroup_max == 32 &&
+                             info->max_workgroup_bytes >= 17408 && has_matrix(d);
 }
 
 /* WGPUInstanceDescriptor as it was in 2025. */
@@ -230,7 +279,9 @@ static void drop_log(WGPULoggingType type, WGPUStringView message, void *user, v
 /* Without drop_log, Dawn writes to stderr what it dislikes about the drivers that it finds. */
 static bool open_instance(dawn *d, carat_error *err) {
     static const WGPUInstanceFeatureName wanted[] = {WGPUInstanceFeatureName_TimedWaitAny};
-    WGPUInstanceDescriptor now = {.requiredFeatureCount = COUNT(wanted),
+    WGPUDawnTogglesDescriptor asked = make_toggles();
+    WGPUInstanceDescriptor now = {.nextInChain = &asked.chain,
+                                  .requiredFeatureCount = COUNT(wanted),
                                   .requiredFeatures = wanted};
     dawn_instance_2025 quiet = {.type = WGPUSType_DawnInstanceDescriptor,
                                 .validation = 2,
@@ -249,6 +300,39 @@ static bool open_device(dawn *d, carat_error *err) {
         return fail(err, CARAT_E_DEVICE, "gpu: the adapter does not tell its limits");
     fill_info(d, &all.now);
     return request_device(d, &all, err);
+}
+
+/* The WGSL of matrix units may still change, and so may the numbers by which Dawn was asked. */
+static void try_matrix(dawn *d) {
+    static const char wgsl[] =
+        "enable f16;\n"
+        "enable subgroups;\n"
+        "enable chromium_experimental_subgroup_matrix;\n"
+        "var<workgroup> a: array<vec2<u32>, 64>;\n"
+        "@group(0) @binding(0) var<storage, read_write> out: array<f32, 256>;\n"
+        "@compute @workgroup_size(32) fn main() {\n"
+        "    let left = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&a, 0, "
+        "4);\n"
+        "    let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&a, 0, "
+        "4);\n"
+        "    var sum: subgroup_matrix_result<f32, 16, 16>;\n"
+        "    sum = subgroupMatrixMultiplyAccumulate(left, right, sum);\n"
+        "    subgroupMatrixStore<row_major>(&out, 0, sum, 16);\n"
+        "}\n";
+    gpu_info *info = &d->base.info;
+    carat_error err = {0};
+    if (!info->subgroup_matrix) return;
+    const uint8_t bindings[] = {GPU_BIND_READ_WRITE};
+    const gpu_pipeline p = gpu_pipeline_create(
+        &d->base,
+        &(gpu_pipeline_desc){
+            .label = "matrix units", .wgsl = wgsl, .n_binding = 1, .bindings = bindings},
+        &err);
+    info->subgroup_matrix = p.id != 0;
+    gpu_pipeline_free(&d->base, p);
+    if (p.id)
+        snprintf(info->backend + strlen(info->backend),
+                 sizeof info->backend - strlen(info->backend), ", matrix units");
 }
 
 /* Whether Vulkan has a driver. Dawn finds out too, but tells stderr when there is none. The info
@@ -297,7 +381,10 @@ gpu *gpu_dawn_open(const char *library, carat_error *err) {
         arena_free(memory);
         return NULL;
     }
-    if (open_device(d, err)) return &d->base;
+    if (open_device(d, err)) {
+        try_matrix(d);
+        return &d->base;
+    }
     dawn_close(&d->base);
     return NULL;
 }

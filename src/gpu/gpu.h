@@ -28,6 +28,7 @@ typedef struct gpu_info {
     char backend[32]; /* "Vulkan" */
     bool software;    /* a CPU pretends to be the device */
     bool subgroups;
+    bool subgroup_matrix; /* 16 x 16 x 16, f16 factors, f32 sums, with subgroups of 32 */
     uint32_t subgroup_min, subgroup_max;
     bool packed_dot;              /* WGSL's dot4I8Packed() and pack4xI8() */
     uint64_t max_buffer;          /* bytes of one buffer */

@@ -17,10 +17,14 @@
 /* ---- source -------------------------------------------------------------------------------- */
 
 bool kernel_runs(const kernel *k, const gpu_info *info) {
-    return info->subgroups || !strstr(k->enables, "enable subgroups;");
+    return (info->subgroups || !strstr(k->enables, "enable subgroups;")) &&
+           (info->subgroup_matrix || !strstr(k->enables, "enable f16;"));
 }
 
-const kernel *kernel_pick(const kernel *k, const gpu_info *info) {
+const kernel *kernel_pick(const kernel *k, const uint32_t *formats, const gpu_info *info) {
+    bool exact = false; /* a matrix of f32 is meant to be multiplied in f32 */
+    for (uint32_t i = 0; i < k->n_format; i++) exact |= formats[i] == QUANT_F32;
+    if (k->matrix && !exact && kernel_runs(k->matrix, info)) return k->matrix;
     bool wide = info->subgroup_max >= 16; /* narrower ones lose against workgroup memory */
     if (k->subgroup && wide && kernel_runs(k->subgroup, info)) return k->subgroup;
     return k;
@@ -140,7 +144,7 @@ static variant make_variant(const kernel_call *call) {
 }
 
 static gpu_pipeline compile(kernel_cache *c, const kernel_call *call, carat_error *err) {
-    const kernel *k = kernel_pick(call->kernel, &c->gpu->info);
+    const kernel *k = kernel_pick(call->kernel, call->formats, &c->gpu->info);
     gpu_pipeline none = {0};
     buf wgsl = {0};
     gpu_pipeline p = none;
@@ -235,6 +239,8 @@ void kernel_steps_free(kernel_steps *s) {
 void kernel_begin(kernel_steps *s) { s->n_call = 0; }
 
 uint32_t kernel_calls(const kernel_steps *s) { return s->n_call; }
+
+const gpu_info *kernel_device(const kernel_steps *s) { return &s->cache->gpu->info; }
 
 static void flush_args(kernel_steps *s) {
     if (s->dirty_begin == s->dirty_end) return;

@@ -28,6 +28,7 @@ typedef struct kernel {
     uint8_t bindings[GPU_MAX_BINDINGS]; /* gpu_binding_kind */
     uint32_t args_bytes;                /* sizeof its Args struct, a multiple of 16 */
     const struct kernel *subgroup;      /* variant for adapters with subgroups, or NULL */
+    const struct kernel *matrix;        /* variant for adapters with matrix units, or NULL */
 } kernel;
 
 /* One kernels/lib file, e.g. "Q4_K", packed; the table of build/gen/kernels.c ends with a NULL
@@ -39,8 +40,9 @@ extern const kernel_lib kernel_lib_table[];
 
 /* Whether the device has the features that this very file asks for. */
 bool kernel_runs(const kernel *k, const gpu_info *info);
-/* The variant that this device runs: subgroup, else the kernel itself. */
-const kernel *kernel_pick(const kernel *k, const gpu_info *info);
+/* The variant that this device runs for these formats (quant_type of A, B, C): matrix unless one of
+ * them is F32, since matrix units round weights to f16; else subgroup, else the kernel itself. */
+const kernel *kernel_pick(const kernel *k, const uint32_t *formats, const gpu_info *info);
 /* The whole WGSL of a kernel for these formats (quant_type of A, B, C) on this device, appended to
  * out. The source sees the adapter's narrowest subgroup, if it has any, as SUBGROUP. */
 bool kernel_assemble(const kernel *k, const uint32_t *formats, const gpu_info *info, buf *out,
@@ -81,5 +83,6 @@ void kernel_hand_over(kernel_steps *s);
 /* Writes the arguments that changed: call it before gpu_submit() or gpu_read(). */
 bool kernel_end(kernel_steps *s, carat_error *err);
 uint32_t kernel_calls(const kernel_steps *s); /* dispatches since kernel_begin() */
+const gpu_info *kernel_device(const kernel_steps *s);
 
 #endif

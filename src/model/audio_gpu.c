@@ -25,7 +25,6 @@
 #define LAYER_CALLS      14u   /* dispatches of a layer */
 #define NONE             UINT32_MAX
 #define ATTENTION_TOKENS 16u /* of a workgroup of audio_attention.wgsl */
-#define TILE             64u /* tokens and rows of one of audio_qkv.wgsl */
 
 typedef enum audio_buffer {
     INPUT, /* [n_frame, MEL_BANDS] */
@@ -294,17 +293,16 @@ static void qkv(const audio_gpu *t, const audio_layer *l) {
         .v_out_min = encoder_gpu_limit(v->out_min),
         .v_out_max = encoder_gpu_limit(v->out_max),
     };
-    kernel_run(t->steps,
-               &(kernel_call){
-                   .kernel = &kernel_audio_qkv,
-                   .formats = {q->w.type, k->w.type, v->w.type},
-                   .args = &args,
-                   .views = {in(t, NORM), whole(q->w.tiles->buffer), whole(k->w.tiles->buffer),
-                             whole(v->w.tiles->buffer), in(t, QKV)},
-                   .x = div_up(args.n_row, TILE),
-                   .y = div_up(t->n, TILE),
-                   .z = 3,
-               });
+    run_tiles(t->steps,
+              (kernel_call){
+                  .kernel = &kernel_audio_qkv,
+                  .formats = {q->w.type, k->w.type, v->w.type},
+                  .args = &args,
+                  .views = {in(t, NORM), whole(q->w.tiles->buffer), whole(k->w.tiles->buffer),
+                            whole(v->w.tiles->buffer), in(t, QKV)},
+                  .z = 3,
+              },
+              t->n, args.n_row);
 }
 
 /* (36) norm = what each token hears */

@@ -21,8 +21,9 @@
 #include <math.h>
 
 #define MAX_SPLIT      TEXT_GPU_MAX_SPLIT
-#define MERGE_FROM     5u    /* splits from which decode_merge is cheaper than decode_out */
-#define SPLIT_KEYS     128u  /* keys a split, while there are splits enough */
+#define OUT_SPLITS     8u    /* splits that decode_out merges */
+#define OUT_KEYS       1024u /* keys up to which these do, which saves decode_merge */
+#define SPLIT_KEYS     64u   /* keys a split otherwise, while there are splits enough */
 #define MAX_GROUPS     1056u /* workgroups that share rows evenly among themselves */
 #define FEW_GROUPS     4u    /* the same on a GPU in software, which takes 1 to 3 ms to start one */
 #define ADAPTED_GROUPS 192u  /* the same when each makes u of adapters */
@@ -30,7 +31,8 @@
 #define ADAPTED_WANT   96u   /* the same when each makes u of adapters */
 #define MAX_LANES      128u
 #define INPUT_REST     6400u /* bytes of workgroup memory for all but the input (lib/reduce4, ..) */
-#define MAX_U          512u  /* values of u that fit in it */
+#define OUT_REST       10496u /* the same of decode_out, which has the splits' factors, too */
+#define MAX_U          512u   /* values of u that fit in it */
 #define NONE           UINT32_MAX
 
 /* The residual stream as the next stage finds it: h = (base + rms(update) * w_post) * scale. */
@@ -68,9 +70,10 @@ static uint32_t turns_for(uint32_t lanes, uint32_t n_col, uint32_t input) {
     return div_up(min_u32(n_col, input), 64 * lanes);
 }
 
-static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col, uint32_t most) {
+static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col, uint32_t most,
+                       uint32_t rest) {
     const uint32_t lanes = lanes_for(n_row, n_col, 8, most, WANT_GROUPS);
-    const uint32_t input = input_for(t, n_col, INPUT_REST, 5);
+    const uint32_t input = input_for(t, n_col, rest, 5);
     return (shape){{{"LANES", lanes}, {"INPUT", input}, {"TURNS", turns_for(lanes, n_col, input)}},
                    256 / lanes};
 }
@@ -78,11 +81,11 @@ static shape shape_for(const text_gpu *t, uint32_t n_row, uint32_t n_col, uint32
 /* The same for n_target matrices that adapters in g, or NULL, are added to: by fewer workgroups, as
  * each makes u for itself, from an input that it has as plain numbers, too. */
 static shape adapted_shape(const text_gpu *t, const lora_group *g, uint32_t n_target,
-                           uint32_t n_row, uint32_t n_col, uint32_t most) {
-    if (!g) return shape_for(t, n_row, n_col, most);
+                           uint32_t n_row, uint32_t n_col, uint32_t most, uint32_t rest) {
+    if (!g) return shape_for(t, n_row, n_col, most, rest);
     const uint32_t lanes = lanes_for(n_row, n_col, 16 / n_target, most, ADAPTED_WANT);
     const uint32_t n_u = min_u32(n_target * g->rank, MAX_U);
-    const uint32_t input = input_for(t, n_col, INPUT_REST + 32 + 4 * n_u, 13);
+    const uint32_t input = input_for(t, n_col, rest + 32 + 4 * n_u, 13);
     return (shape){{{"LANES", lanes},
                     {"INPUT", input},
                     {"TURNS", turns_for(lanes, n_col, input)},
@@ -109,7 +112,7 @@ static uint32_t shared_by(const text_gpu *t, uint32_t n_block) {
 static void run_matvec(text_gpu *t, kernel_steps *s, const weight *w, gpu_buffer in,
                        gpu_buffer out) {
     const bool plain = w->n_col % 64 != 0;
-    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
+    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES, INPUT_REST);
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
         const uint32_t groups = div_up(tile->n_row, sh.rows);
@@ -134,7 +137,8 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, const stream *st)
     uint32_t n_k = c->owns_kv ? w->k.n_row : 0, n_v = c->owns_kv && !c->k_eq_v ? w->v.n_row : 0;
     const lora_group none = {.buffer = st->update},
                      *added = lora_gpu_at(t->lora, il, LORA_INPUT_QKV);
-    const shape sh = adapted_shape(t, added, 1, w->q.n_row + n_k + n_v, w->q.n_col, MAX_LANES);
+    const shape sh =
+        adapted_shape(t, added, 1, w->q.n_row + n_k + n_v, w->q.n_col, MAX_LANES, INPUT_REST);
     const lora_group *g = added ? added : &none;
     for (uint32_t i = 0; i < w->q.n_tile; i++) {
         bool last = i + 1 == w->q.n_tile; /* k and v go with the last tile of q */
@@ -174,7 +178,8 @@ static void run_qkv(text_gpu *t, kernel_steps *s, uint32_t il, const stream *st)
 static uint32_t split_count(const layer_config *c, uint32_t pos) {
     uint32_t n_key = pos + 1;
     if (c->window) n_key = min_u32(n_key, c->window);
-    return min_u32(div_up(n_key, SPLIT_KEYS), MAX_SPLIT);
+    const uint32_t most = n_key <= OUT_KEYS ? OUT_SPLITS : MAX_SPLIT;
+    return min_u32(div_up(n_key, SPLIT_KEYS), most);
 }
 
 /* Returns how many splits decode_out finds; 0: they are merged. */
@@ -203,9 +208,9 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
                                 whole(t->model->weights.vector_buffer),
                                 one_view(t, c->sliding ? ONE_ROPE : ONE_ROPE_GLOBAL, 2048),
                                 whole(kv->k), whole(kv->v), whole(t->attn), whole(t->attn_stat)},
-                      .x = c->n_kv * div_up(c->n_head / c->n_kv, 4),
+                      .x = c->n_head,
                       .y = n_split});
-    if (n_split < MERGE_FROM) return n_split;
+    if (n_split <= OUT_SPLITS) return n_split;
     decode_merge_args merge = {.n_head = c->n_head, .head_dim = c->head_dim, .n_split = n_split};
     kernel_run(s, &(kernel_call){.kernel = &kernel_decode_merge,
                                  .args = &merge,
@@ -219,7 +224,7 @@ static uint32_t run_attention(text_gpu *t, kernel_steps *s, uint32_t il, uint32_
 static void run_attn_out(text_gpu *t, kernel_steps *s, uint32_t il, uint32_t n_split) {
     const weight *w = &t->model->weights.layers[il].out;
     const lora_group none = {.buffer = t->norm}, *added = lora_gpu_at(t->lora, il, LORA_INPUT_OUT);
-    const shape sh = adapted_shape(t, added, 1, w->n_row, w->n_col, 32);
+    const shape sh = adapted_shape(t, added, 1, w->n_row, w->n_col, 32, OUT_REST);
     const lora_group *g = added ? added : &none;
     for (uint32_t i = 0; i < w->n_tile; i++) {
         const weight_tile *tile = &w->tiles[i];
@@ -271,7 +276,7 @@ static ffn_added added_ffn(const text_gpu *t, uint32_t il) {
     ffn_added f = {.any = in || down, .part0 = div_up(gate->n_row, 64) * 10};
     f.in = in ? *in : none;
     f.down = down ? *down : none;
-    f.shape = adapted_shape(t, in ? in : down, 2, gate->n_row, gate->n_col, 16);
+    f.shape = adapted_shape(t, in ? in : down, 2, gate->n_row, gate->n_col, 16, INPUT_REST);
     for (uint32_t i = 0; i < gate->n_tile; i++) f.n_part += ffn_groups(t, &f, &gate->tiles[i]);
     return f;
 }
@@ -369,7 +374,7 @@ static void run_settle(text_gpu *t, kernel_steps *s, stream *st) {
 static void run_ple_gate(text_gpu *t, kernel_steps *s, uint32_t il, stream *st) {
     const model_config *c = &t->model->config;
     const weight *w = &t->model->weights.layers[il].ple_gate;
-    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES);
+    const shape sh = shape_for(t, w->n_row, w->n_col, MAX_LANES, INPUT_REST);
     decode_ple_args args = {.n_embd = c->n_embd,
                             .n_ple = c->n_ple,
                             .ple0 = il * c->n_ple,

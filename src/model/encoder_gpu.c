@@ -9,12 +9,10 @@
 #include <float.h>
 #include <math.h>
 
-#define TILE_TOKENS 64u /* of lib/tile.wgsl */
-#define TILE_ROWS   64u
-#define TILE_COLS   32u
+#define TILE_COLS 32u /* a multiple of lib/tile's terms */
 
-#define ENOUGH_GROUPS 768u /* workgroups of a matmul that keep a large device busy */
-#define PART_COLS     512u /* a part's columns, at least: shorter ones cost more than they bring */
+#define ENOUGH_TILES 768u /* of 64 x 64 in a matmul: they keep a large device busy */
+#define PART_COLS    512u /* a part's columns, at least: shorter ones cost more than they bring */
 
 /* ---- weights ---- */
 
@@ -109,15 +107,15 @@ static void run_clipped(kernel_steps *s, const clipped *c, bool silu, gpu_view x
             .silu = silu,
             .k_part = (uint32_t)round_up(div_up(w->n_col, n_part), TILE_COLS),
         };
-        kernel_run(s, &(kernel_call){
-                          .kernel = &kernel_matmul_clipped,
-                          .formats = {w->type},
-                          .args = &args,
-                          .views = {x, {.buffer = tile->buffer}, out},
-                          .x = div_up(args.n_row, TILE_ROWS),
-                          .y = div_up(n_tok, TILE_TOKENS),
-                          .z = n_part,
-                      });
+        run_tiles(s,
+                  (kernel_call){
+                      .kernel = &kernel_matmul_clipped,
+                      .formats = {w->type},
+                      .args = &args,
+                      .views = {x, {.buffer = tile->buffer}, out},
+                      .z = n_part,
+                  },
+                  n_tok, args.n_row);
     }
 }
 
@@ -130,8 +128,8 @@ void op_clipped_silu(kernel_steps *s, const clipped *c, gpu_view x, gpu_view out
 }
 
 uint32_t op_clipped_count(const clipped *c, uint32_t n_tok) {
-    const uint32_t n_group = div_up(c->w.n_row, TILE_ROWS) * div_up(n_tok, TILE_TOKENS);
-    const uint32_t n = min_u32(ENOUGH_GROUPS / n_group, c->w.n_col / PART_COLS);
+    const uint32_t n_tile = div_up(c->w.n_row, 64) * div_up(n_tok, 64);
+    const uint32_t n = min_u32(ENOUGH_TILES / n_tile, c->w.n_col / PART_COLS);
     return max_u32(min_u32(n, CLIPPED_MAX_PARTS), 1);
 }
 
@@ -165,14 +163,14 @@ void op_geglu_clipped(kernel_steps *s, const clipped *gate, const clipped *up, g
             .up_min = encoder_gpu_limit(up->out_min),
             .up_max = encoder_gpu_limit(up->out_max),
         };
-        kernel_run(s, &(kernel_call){
-                          .kernel = &kernel_geglu_clipped,
-                          .formats = {gate->w.type, up->w.type},
-                          .args = &args,
-                          .views = {x, {.buffer = ta->buffer}, {.buffer = tb->buffer}, out},
-                          .x = div_up(args.n_row, TILE_ROWS / 2),
-                          .y = div_up(n_tok, TILE_TOKENS),
-                      });
+        run_tiles(s,
+                  (kernel_call){
+                      .kernel = &kernel_geglu_clipped,
+                      .formats = {gate->w.type, up->w.type},
+                      .args = &args,
+                      .views = {x, {.buffer = ta->buffer}, {.buffer = tb->buffer}, out},
+                  },
+                  n_tok, 2 * args.n_row);
         row = end;
         a += end == end_a;
         b += end == end_b;

@@ -100,11 +100,14 @@ static bool needs_all(const generate *g) {
     return needs == 0 || needs > NEEDS_ALL;
 }
 
-/* Fills the pool with what may be sampled; returns how many there are. */
+/* Fills the pool with what may be sampled, of the best ones no more than the sampler looks at;
+ * returns how many there are. */
 static uint32_t fill_pool(generate *g, const step_result *r) {
     const model *m = g->job.engine->model;
-    uint32_t n = 0, n_from = r->top ? r->n_top : m->config.n_vocab;
-    for (uint32_t i = 0; i < n_from; i++) {
+    const uint32_t n_from = r->top ? r->n_top : m->config.n_vocab;
+    const uint32_t most = r->top && !g->constraint ? sampler_needs(&g->sampler) : n_from;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < n_from && n < most; i++) {
         candidate c = r->top ? r->top[i] : (candidate){(int32_t)i, r->logits[i]};
         if (!isnan(c.logit) && !suppressed(m->tokenizer, c.id)) g->pool[n++] = c;
     }
@@ -189,10 +192,11 @@ static bool answer(generate *g, bool *pending, carat_error *err) {
         g->answer_start = seconds_now();
         g->job.stats.prompt_s = g->answer_start - g->start;
     }
-    hash_result(g, &r);
     g->token = sampler_pick(&g->sampler, g->pool, n);
     if (g->logprobs) note_logprobs(g, &r);
-    return take_token(g, err);
+    const bool ok = take_token(g, err);
+    hash_result(g, &r); /* now, so that the device need not wait for it */
+    return ok;
 }
 
 /* ---- the job ---- */

@@ -117,6 +117,8 @@ void model_close(model *m);
 /* Reads the first n values of a row of the PLE table from the file, scaled by sqrt(n_ple):
  * out [n], n <= n_layer * n_ple and a multiple of n_ple. */
 bool model_ple_row(const model *m, int32_t token, uint32_t n, float *out, carat_error *err);
+/* Its first n blocks as they are in the file, not scaled. */
+bool model_ple_blocks(const model *m, int32_t token, uint32_t n, uint8_t *out, carat_error *err);
 /* cos and sin of positions pos.. for a layer type: out [n_tok, n_rot, 2]. Angles in f64; pair i is
  * (i, i + head_dim/2), pairs from n_rot on are not rotated. A type that no layer has: nothing. */
 void model_rope_rows(const model *m, bool sliding, uint32_t pos, uint32_t n_tok, float *out);

@@ -6,13 +6,14 @@
 
 #include "kernels.h"
 
-#define TILE_TOKENS 64u /* of lib/tile.wgsl */
-#define TILE_ROWS   64u
-#define MOST_GROUPS (PARTS_MOST / (TILE_TOKENS * TILE_ROWS)) /* they keep a large device busy */
-#define MIN_TERMS   128u                                     /* of a part; a multiple of 16 */
-#define FLAT_VALUES 256u                                     /* of a workgroup */
-#define FLAT_GROUPS 65535u /* of a dispatch in one direction, on any device; as lib/flat has it */
-#define NONE        UINT32_MAX
+#define TILE_TOKENS  64u /* of lib/tile */
+#define TILE_OUTPUTS 64u
+#define MATRIX_TILE  128u   /* outputs of lib/tile.matrix */
+#define MIN_TERMS    128u   /* of a part */
+#define STEP_TERMS   32u    /* of which there is a multiple in a part: TILE_TERMS of either */
+#define FLAT_VALUES  256u   /* of a workgroup */
+#define FLAT_GROUPS  65535u /* of a dispatch in one direction, on any device; as lib/flat has it */
+#define NONE         UINT32_MAX
 
 void run_flat(kernel_steps *s, kernel_call call, uint64_t n) {
     assert(n <= UINT32_MAX / FLAT_VALUES);
@@ -25,13 +26,25 @@ void run_values(kernel_steps *s, const kernel_call *call, uint64_t n) {
     run_flat(s, *call, (n + FLAT_VALUES - 1) / FLAT_VALUES);
 }
 
-sum_cut cut_sums(parts_gpu room, uint32_t n_tok, uint32_t n_out, uint32_t n_term) {
-    const uint32_t groups = div_up(n_out, TILE_ROWS) * div_up(n_tok, TILE_TOKENS);
+uint32_t tile_outputs(const kernel_steps *s, const kernel *k, const uint32_t *formats) {
+    const kernel *picked = kernel_pick(k, formats, kernel_device(s));
+    return k->matrix && picked == k->matrix ? MATRIX_TILE : TILE_OUTPUTS;
+}
+
+void run_tiles(kernel_steps *s, kernel_call call, uint32_t n_tok, uint32_t n_out) {
+    call.x = div_up(n_out, tile_outputs(s, call.kernel, call.formats));
+    call.y = div_up(n_tok, TILE_TOKENS);
+    kernel_run(s, &call);
+}
+
+sum_cut cut_sums(parts_gpu room, uint32_t n_tile, uint32_t n_tok, uint32_t n_out, uint32_t n_term) {
+    const uint32_t groups = div_up(n_out, n_tile) * div_up(n_tok, TILE_TOKENS);
+    const uint32_t most = PARTS_MOST / (TILE_TOKENS * n_tile); /* they keep a large device busy */
     const uint64_t made = (uint64_t)n_tok * n_out, fit = made % 4 ? 0 : room.n / made;
-    uint32_t n = min_u32(MOST_GROUPS / groups, n_term / MIN_TERMS);
+    uint32_t n = min_u32(most / groups, n_term / MIN_TERMS);
     n = fit < n ? (uint32_t)fit : n;
     if (n < 2) return (sum_cut){1, n_term};
-    const uint32_t each = (uint32_t)round_up(div_up(n_term, n), 16);
+    const uint32_t each = (uint32_t)round_up(div_up(n_term, n), STEP_TERMS);
     return (sum_cut){div_up(n_term, each), each};
 }
 
@@ -50,14 +63,15 @@ void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, 
 
 void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu_view out,
                uint32_t n_tok) {
-    op_matmul_cut(s, w, n_row, (parts_gpu){0}, x, out, n_tok);
+    op_matmul_cut(s, w, n_row, (parts_gpu){0}, false, x, out, n_tok);
 }
 
-void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu room, gpu_view x,
-                   gpu_view out, uint32_t n_tok) {
+void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu room, bool exact,
+                   gpu_view x, gpu_view out, uint32_t n_tok) {
     /* Parts have the shape of all that is made, so a weight in tiles is not cut. */
     const bool one = w->tiles[0].n_row >= n_row;
-    const sum_cut cut = cut_sums(one ? room : (parts_gpu){0}, n_tok, n_row, w->n_col);
+    const uint32_t n_tile = tile_outputs(s, &kernel_matmul, &w->type);
+    const sum_cut cut = cut_sums(one ? room : (parts_gpu){0}, n_tile, n_tok, n_row, w->n_col);
     for (uint32_t i = 0; i < w->n_tile && w->tiles[i].row0 < n_row; i++) {
         const weight_tile *tile = &w->tiles[i];
         const matmul_args args = {
@@ -69,15 +83,17 @@ void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu r
             .scale = w->scale,
             .n_term = cut.n_term,
         };
-        kernel_run(s, &(kernel_call){
-                          .kernel = &kernel_matmul,
-                          .formats = {w->type},
-                          .args = &args,
-                          .views = {x, {.buffer = tile->buffer}, cut.n_part > 1 ? room.view : out},
-                          .x = div_up(args.n_row, TILE_ROWS),
-                          .y = div_up(n_tok, TILE_TOKENS),
-                          .z = cut.n_part,
-                      });
+        run_tiles(s,
+                  (kernel_call){
+                      .kernel = &kernel_matmul,
+                      .formats = {w->type},
+                      .constants = &(gpu_constant){"EXACT", exact},
+                      .n_constant = 1,
+                      .args = &args,
+                      .views = {x, {.buffer = tile->buffer}, cut.n_part > 1 ? room.view : out},
+                      .z = cut.n_part,
+                  },
+                  n_tok, args.n_row);
     }
     if (cut.n_part > 1) op_sum_parts(s, room.view, cut.n_part, (uint64_t)n_tok * n_row, out, false);
 }
@@ -102,16 +118,16 @@ void op_matmul_geglu(kernel_steps *s, const weight *gate, const weight *up, gpu_
             .scale_a = gate->scale,
             .scale_b = up->scale,
         };
-        kernel_run(s, &(kernel_call){
-                          .kernel = &kernel_matmul_geglu,
-                          .formats = {gate->type, up->type},
-                          .constants = &(gpu_constant){"ADAPTED", delta.id != 0},
-                          .n_constant = 1,
-                          .args = &args,
-                          .views = {x, {.buffer = ta->buffer}, {.buffer = tb->buffer}, out, added},
-                          .x = div_up(args.n_row, TILE_ROWS / 2),
-                          .y = div_up(n_tok, TILE_TOKENS),
-                      });
+        run_tiles(s,
+                  (kernel_call){
+                      .kernel = &kernel_matmul_geglu,
+                      .formats = {gate->type, up->type},
+                      .constants = &(gpu_constant){"ADAPTED", delta.id != 0},
+                      .n_constant = 1,
+                      .args = &args,
+                      .views = {x, {.buffer = ta->buffer}, {.buffer = tb->buffer}, out, added},
+                  },
+                  n_tok, 2 * args.n_row);
         row = end;
         a += end == end_a;
         b += end == end_b;

@@ -13,6 +13,10 @@
 void run_flat(kernel_steps *s, kernel_call call, uint64_t n);
 /* The same with a thread for each of n values. */
 void run_values(kernel_steps *s, const kernel_call *call, uint64_t n);
+/* A call of a kernel that includes lib/tile, without its x and y, for n_tok x n_out outputs. */
+void run_tiles(kernel_steps *s, kernel_call call, uint32_t n_tok, uint32_t n_out);
+/* Outputs that a workgroup of such a kernel makes of its 64 tokens: more on matrix units. */
+uint32_t tile_outputs(const kernel_steps *s, const kernel *k, const uint32_t *formats);
 
 /* Room for parts of sums, f32 [n]; n 0: none. A product of few tokens and outputs has few
  * workgroups: where there is room, its sums are cut among more of them, and the parts added. */
@@ -23,11 +27,12 @@ typedef struct parts_gpu {
 
 #define PARTS_MOST (1152u * 64 * 64) /* n of which more is not used */
 
-/* How a product of n_tok x n_out sums of n_term terms is cut: the parts, and the terms of each. */
+/* How a product of n_tok x n_out sums of n_term terms is cut, when a workgroup makes n_tile outputs
+ * of 64 tokens: the parts, and the terms of each. */
 typedef struct sum_cut {
     uint32_t n_part, n_term;
 } sum_cut;
-sum_cut cut_sums(parts_gpu room, uint32_t n_tok, uint32_t n_out, uint32_t n_term);
+sum_cut cut_sums(parts_gpu room, uint32_t n_tile, uint32_t n_tok, uint32_t n_out, uint32_t n_term);
 /* out [n] (add: to what is there) = sum of parts [n_part, n], in their order; n a multiple of 4. */
 void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, gpu_view out,
                   bool add);
@@ -35,8 +40,9 @@ void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, 
 /* out [n_tok, n_row] = x [n_tok, n_col] * (the first n_row rows of W)^T. */
 void op_matmul(kernel_steps *s, const weight *w, uint32_t n_row, gpu_view x, gpu_view out,
                uint32_t n_tok);
-void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu room, gpu_view x,
-                   gpu_view out, uint32_t n_tok);
+/* exact: on matrix units, too, W is not rounded to f16, which costs half as much time again. */
+void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu room, bool exact,
+                   gpu_view x, gpu_view out, uint32_t n_tok);
 /* out [n_tok, n_row] = gelu(x * gate^T + delta[0]) * (x * up^T + delta[1]); delta [n_tok, 2, n_row]
  * is what adapters add, id 0: nothing. */
 void op_matmul_geglu(kernel_steps *s, const weight *gate, const weight *up, gpu_view x,

@@ -35,7 +35,7 @@ typedef struct key_rows {
 static void matmul(const prefill *p, const weight *w, gpu_buffer in, gpu_buffer out) {
     const gpu_buffer parts = p->t->parts;
     const parts_gpu room = {whole(parts), parts.id ? PARTS_MOST : 0};
-    op_matmul_cut(p->s, w, w->n_row, room, whole(in), whole(out), p->n_tok);
+    op_matmul_cut(p->s, w, w->n_row, room, false, whole(in), whole(out), p->n_tok);
 }
 
 static void add_rmsnorm(const prefill *p, gpu_buffer update, const vector *post, const vector *norm,
@@ -60,6 +60,8 @@ static void put_soft(const prefill *p, const text_input *in) {
 /* The per-layer embeddings of all layers that run, into ple_proj. */
 static void ple_input(const prefill *p) {
     const uint32_t n = p->n_run * p->c->n_ple;
+    op_ple_rows(p->s, p->t->model, whole(p->t->ple_proj), p->n_tok, p->n_run,
+                whole(p->t->ple_token));
     op_matmul(p->s, &p->w->ple_model_proj, n, whole(p->x), whole(p->t->ple_proj), p->n_tok);
     op_ple_input(p->s, p->w->vector_buffer, &p->w->ple_proj_norm, p->c->rms_eps,
                  1 / sqrtf((float)p->c->n_embd), whole(p->t->ple_token), whole(p->t->ple_proj),

@@ -81,8 +81,9 @@ static void make_inputs(maker *mk, text_gpu *t, const model_config *c, uint64_t 
     make(mk, &t->last_seen, n * 4, GPU_STORAGE, "last keys");
     make(mk, &t->rope_sliding, n * rope, GPU_STORAGE, "rope");
     make(mk, &t->rope_global, n * rope, GPU_STORAGE, "rope");
+    const uint64_t rows = ple_rows_bytes(t->model, (uint32_t)n);
     make(mk, &t->ple_token, n * ple, GPU_STORAGE, "per-layer embeddings");
-    make(mk, &t->ple_proj, n * ple, GPU_STORAGE, "per-layer projections");
+    make(mk, &t->ple_proj, n * ple > rows ? n * ple : rows, GPU_STORAGE, "per-layer projections");
     make(mk, &t->targets, n * 4, GPU_STORAGE, "targets");
 }
 
@@ -150,7 +151,7 @@ static void make_stages(maker *mk, text_gpu *t, const model_config *c, uint64_t 
 }
 
 void text_gpu_memory(const model *m, uint64_t *kv_fixed, uint64_t *kv_token, uint64_t *scratch) {
-    text_gpu none = {0};
+    text_gpu none = {.model = m};
     maker fixed = {.ok = true}, token = {.ok = true}, rest = {.ok = true};
     make_kv(&fixed, &none, &m->config, TEXT_GPU_CHUNK, true);
     make_stages(&fixed, &none, &m->config, TEXT_GPU_CHUNK);
@@ -204,13 +205,12 @@ static bool check_model(const model *m, const gpu *g, carat_error *err) {
 /* Everything whose size is that of a chunk of n tokens. */
 static bool make_chunk(text_gpu *t, uint32_t n, carat_error *err) {
     const model_config *c = &t->model->config;
-    size_t n_ple = (size_t)c->n_layer * c->n_ple;
     t->n_chunk = n;
     t->rope_host = arena_alloc(t->memory, n, 512 * sizeof(float));
-    t->ple_host = arena_alloc(t->memory, n, n_ple * sizeof(float));
     t->ids_host = arena_alloc(t->memory, n, sizeof *t->ids_host);
-    if (!t->rope_host || !t->ple_host || !t->ids_host)
-        return fail_memory(err, n * (n_ple + 513) * sizeof(float), "a session's inputs");
+    if (!t->rope_host || !t->ids_host)
+        return fail_memory(err, n * 513 * sizeof(float), "a session's inputs");
+    if (!ple_host_create(t->memory, t->model, n, &t->ple, err)) return false;
     maker mk = {.t = t, .ok = true, .err = err};
     make_stages(&mk, t, c, n);
     make_inputs(&mk, t, c, n);
@@ -327,18 +327,6 @@ static void write_rope(text_gpu *t, bool sliding, uint32_t pos, uint32_t n_tok, 
     gpu_write(t->gpu, to, 0, t->rope_host, (size_t)n_tok * c->layers[il].n_rot * 8);
 }
 
-/* The first n layers' slices of the PLE rows. */
-static bool write_ple(text_gpu *t, const int32_t *ids, uint32_t n_tok, uint32_t n, gpu_buffer to,
-                      carat_error *err) {
-    uint32_t width = n * t->model->config.n_ple;
-    if (!width) return true;
-    for (uint32_t i = 0; i < n_tok; i++)
-        if (!model_ple_row(t->model, ids[i], width, t->ple_host + (size_t)i * width, err))
-            return false;
-    gpu_write(t->gpu, to, 0, t->ple_host, (size_t)n_tok * width * 4);
-    return true;
-}
-
 /* What depends on the position alone: also before the token is known, while the device works. */
 static void place_one(text_gpu *t, uint32_t pos) {
     one_token *one = &t->one;
@@ -388,7 +376,8 @@ static bool write_chunk(text_gpu *t, const text_input *in, uint32_t n_run, carat
     write_ids(t, in);
     write_rope(t, true, in->pos, in->n_tok, t->rope_sliding);
     write_rope(t, false, in->pos, in->n_tok, t->rope_global);
-    return write_ple(t, t->ids_host, in->n_tok, n_run, t->ple_token, err);
+    return ple_rows_write(&t->ple, t->gpu, t->model, t->ids_host, in->n_tok, n_run, t->ple_proj,
+                          err);
 }
 
 void text_gpu_embed(text_gpu *t, kernel_steps *s, gpu_buffer ids, uint32_t n_tok) {
@@ -506,26 +495,37 @@ gpu_ticket text_gpu_read_scores(text_gpu *t, uint32_t n_tok, carat_error *err) {
     return gpu_read(t->gpu, t->scores, 0, (size_t)n_tok * 4, err);
 }
 
-static bool before(candidate a, candidate b) {
-    return a.logit > b.logit || (a.logit >= b.logit && a.id < b.id);
+/* A number that is the smaller, the better the candidate; and back. */
+static uint64_t key_of(candidate c) {
+    const float logit = c.logit + 0.0f; /* no -0 */
+    uint32_t bits;
+    memcpy(&bits, &logit, sizeof bits);
+    bits ^= bits >> 31 ? UINT32_MAX : 0x80000000u; /* in the order of the floats */
+    return (uint64_t)~bits << 32 | (uint32_t)c.id;
 }
 
-/* Best first. Between two tokens the device waits for it, and qsort() takes three times as long. */
+static candidate of_key(uint64_t key) {
+    uint32_t bits = ~(uint32_t)(key >> 32);
+    bits ^= bits >> 31 ? 0x80000000u : UINT32_MAX;
+    candidate c = {.id = (int32_t)(uint32_t)key};
+    memcpy(&c.logit, &bits, sizeof bits);
+    return c;
+}
+
+/* Best first, by the bytes of the keys, the lowest ones first. Between two tokens the device waits
+ * for it, and whatever compares takes three times as long, qsort() ten times. */
 static void sort_candidates(candidate *c, uint32_t n) {
-    candidate other[TEXT_GPU_LISTED], *from = c, *to = other;
-    for (uint32_t width = 1; width < n; width *= 2) {
-        for (uint32_t at = 0; at < n; at += 2 * width) {
-            uint32_t i = at, j = min_u32(at + width, n);
-            const uint32_t i_end = j, j_end = min_u32(j + width, n);
-            for (uint32_t k = at; k < j_end; k++)
-                to[k] =
-                    i < i_end && (j == j_end || before(from[i], from[j])) ? from[i++] : from[j++];
-        }
-        candidate *swap = from;
-        from = to;
-        to = swap;
+    uint64_t keys[2][TEXT_GPU_LISTED];
+    for (uint32_t i = 0; i < n; i++) keys[0][i] = key_of(c[i]);
+    for (uint32_t byte = 0; byte < 8; byte++) {
+        const uint64_t *from = keys[byte % 2];
+        uint64_t *to = keys[1 - byte % 2];
+        uint32_t begin[257] = {0}; /* of the keys with that byte */
+        for (uint32_t i = 0; i < n; i++) begin[(from[i] >> 8 * byte & 255) + 1]++;
+        for (uint32_t i = 0; i < 256; i++) begin[i + 1] += begin[i];
+        for (uint32_t i = 0; i < n; i++) to[begin[from[i] >> 8 * byte & 255]++] = from[i];
     }
-    if (from != c) memcpy(c, from, n * sizeof *c);
+    for (uint32_t i = 0; i < n; i++) c[i] = of_key(keys[0][i]);
 }
 
 uint32_t text_gpu_candidates(const text_gpu *t, const void *bytes, candidate *out, float *lse) {

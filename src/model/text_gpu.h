@@ -11,6 +11,7 @@
 #include "gpu/kernel.h"
 #include "model/encoder.h"
 #include "model/lora_gpu.h"
+#include "model/ple_gpu.h"
 
 #define TEXT_GPU_CHUNK      512u  /* tokens of a prefill chunk, at most */
 #define TEXT_GPU_CANDIDATES 256u  /* logits that come back from a step */
@@ -66,8 +67,6 @@ typedef struct text_gpu {
     gpu_buffer last_seen;                 /* [n_chunk] u32, see attention.wgsl; if there are */
     bool pictures;                        /* whose tokens see each other */
     gpu_buffer rope_sliding, rope_global; /* [n_chunk, n_rot, 2] f32 */
-    gpu_buffer ple_token; /* [n_chunk, n_layer * n_ple] f32: scaled rows of the table;
-                                       in prefill rows of n_owner * n_ple unless all layers run */
     /* Values of a run, f32. */
     gpu_buffer x[2];       /* [n_chunk, n_embd] residual stream, ping-pong */
     gpu_buffer norm;       /* [n_chunk, n_embd] */
@@ -79,7 +78,10 @@ typedef struct text_gpu {
     gpu_buffer attn_out;   /* [n_chunk, n_embd] */
     gpu_buffer act;        /* [n_chunk, n_ff] gelu(gate) * up */
     gpu_buffer ffn_out;    /* [n_chunk, n_embd] */
-    gpu_buffer ple_proj;   /* [n_chunk, n_layer * n_ple] projection of the embedding, raw */
+    gpu_buffer ple_token;  /* [n_chunk, n_layer * n_ple] scaled rows of the table; n_owner of them
+                              unless all layers run */
+    gpu_buffer ple_proj;   /* the same rows as they are stored, written before a run; then
+                              [n_chunk, n_layer * n_ple] projection of the embedding, raw */
     gpu_buffer ple_gate;   /* [n_chunk, n_ple] */
     gpu_buffer ple_out;    /* [n_chunk, n_embd] */
     gpu_buffer logits;     /* [max(1, TEXT_GPU_SCORE_ROWS), n_vocab] */
@@ -91,10 +93,11 @@ typedef struct text_gpu {
     const lora_gpu *lora;  /* adapters in use, or NULL */
     gpu_buffer lora_u;     /* [n_chunk, lora_gpu_inner()] */
     gpu_buffer lora_delta; /* [n_chunk, lora_gpu_delta()] what they add to gate and up */
-    float *rope_host, *ple_host; /* staging for the inputs above */
-    int32_t *ids_host;           /* [n_chunk] */
-    uint32_t x_at;               /* which x holds the residual stream now */
-    struct moe_gpu *moe;         /* moe_gpu.c's own buffers, or NULL */
+    float *rope_host;      /* staging for the inputs above */
+    int32_t *ids_host;     /* [n_chunk] */
+    ple_host ple;          /* [n_chunk] */
+    uint32_t x_at;         /* which x holds the residual stream now */
+    struct moe_gpu *moe;   /* moe_gpu.c's own buffers, or NULL */
     arena *memory;
 } text_gpu;
 

@@ -104,18 +104,21 @@ bool weights_load_host(weight **matrices, arena *a, uint64_t *done, bool *finish
 
 /* ---- inputs of a forward pass ---- */
 
-bool model_ple_row(const model *m, int32_t token, uint32_t n, float *out, carat_error *err) {
+bool model_ple_blocks(const model *m, int32_t token, uint32_t n, uint8_t *out, carat_error *err) {
     const weight *w = &m->weights.ple_embed;
-    assert(w->tensor && n <= w->n_col);
-    if (token < 0 || (uint32_t)token >= w->n_row)
-        return fail(err, CARAT_E_ARGUMENT, "model: there is no token %d", token);
     const gguf_tensor *t = w->tensor;
     const quant_format *f = quant_find(t->type);
-    const uint64_t row_bytes = t->size / t->ne[1];
-    const size_t n_block = div_up(n, f->n_value), whole = n / f->n_value;
-    if (!source_read(t->src, t->offset + (uint64_t)token * row_bytes, m->ple_row,
-                     n_block * f->n_byte, err))
-        return false;
+    assert(n * f->n_value <= w->n_col);
+    if (token < 0 || (uint32_t)token >= w->n_row)
+        return fail(err, CARAT_E_ARGUMENT, "model: there is no token %d", token);
+    return source_read(t->src, t->offset + (uint64_t)token * (t->size / t->ne[1]), out,
+                       (size_t)n * f->n_byte, err);
+}
+
+bool model_ple_row(const model *m, int32_t token, uint32_t n, float *out, carat_error *err) {
+    const quant_format *f = quant_find(m->weights.ple_embed.tensor->type);
+    const uint32_t n_block = div_up(n, f->n_value), whole = n / f->n_value;
+    if (!model_ple_blocks(m, token, n_block, m->ple_row, err)) return false;
     f->dequantise(m->ple_row, out, whole * f->n_value);
     if (n_block > whole) { /* n ends inside a block */
         float last[256];
@@ -123,7 +126,7 @@ bool model_ple_row(const model *m, int32_t token, uint32_t n, float *out, carat_
         f->dequantise(m->ple_row + whole * f->n_byte, last, f->n_value);
         memcpy(out + whole * f->n_value, last, (n - whole * f->n_value) * sizeof *out);
     }
-    const float scale = sqrtf((float)m->config.n_ple) * w->scale;
+    const float scale = sqrtf((float)m->config.n_ple) * m->weights.ple_embed.scale;
     for (uint32_t i = 0; i < n; i++) out[i] *= scale;
     return true;
 }

@@ -65,19 +65,16 @@ static void copy_rope(back_gpu *b, const train_batch *in) {
     }
 }
 
-static bool write_ple(back_gpu *b, const train_batch *in, carat_error *err) {
-    const uint32_t width = b->model->config.n_layer * b->model->config.n_ple;
-    const size_t bytes = width * sizeof(float);
-    for (uint32_t i = 0; i < in->n_tok && width; i++) {
-        if (!model_ple_row(b->model, in->tokens[i], width, b->ple_row, err)) return false;
-        gpu_write(b->gpu, b->ple_token, i * bytes, b->ple_row, bytes);
-    }
-    return true;
+static parts_gpu room(const back_gpu *b) { return (parts_gpu){whole(b->parts), b->n_parts}; }
+
+/* out [n_row, ..] = in W^T of a frozen matrix, which is not rounded here: what that did to the
+ * values would reach every gradient. On the way back it only reaches those below. */
+static void product(const back_gpu *b, kernel_steps *s, const weight *w, gpu_view in, gpu_view out,
+                    uint32_t n_row) {
+    op_matmul_cut(s, w, w->n_row, room(b), true, in, out, n_row);
 }
 
 /* ---- forwards: adapters ---- */
-
-static parts_gpu room(const back_gpu *b) { return (parts_gpu){whole(b->parts), b->n_parts}; }
 
 static const pair_gpu *pair_at(const back_gpu *b, uint32_t slot) {
     const pair_gpu *p = &b->adapter->pairs[slot];
@@ -116,7 +113,7 @@ static void adapt(const back_gpu *b, kernel_steps *s, uint32_t slot, gpu_view in
 
 static void project(const back_gpu *b, uint32_t il, lora_target t, gpu_buffer in, gpu_buffer out) {
     const weight *w = lora_weight(b->model, il, t);
-    op_matmul_cut(b->steps, w, w->n_row, room(b), whole(in), whole(out), b->n_tok);
+    product(b, b->steps, w, whole(in), whole(out), b->n_tok);
     adapt(b, b->steps, il * LORA_TARGETS + t, whole(in), b->n_tok, whole(out));
 }
 
@@ -150,8 +147,8 @@ static void embed(const back_gpu *b) {
 static void per_layer_inputs(const back_gpu *b) {
     const model_config *c = &b->model->config;
     const model_weights *w = &b->model->weights;
-    op_matmul(b->steps, &w->ple_model_proj, w->ple_model_proj.n_row, whole(b->layers[0].x),
-              whole(b->e), b->n_tok);
+    op_ple_rows(b->steps, b->model, whole(b->e), b->n_tok, c->n_layer, whole(b->ple_token));
+    product(b, b->steps, &w->ple_model_proj, whole(b->layers[0].x), whole(b->e), b->n_tok);
     op_ple_input(b->steps, w->vector_buffer, &w->ple_proj_norm, c->rms_eps,
                  1 / sqrtf((float)c->n_embd), whole(b->ple_token), whole(b->e), c->n_layer,
                  b->n_tok);
@@ -241,11 +238,9 @@ static void leave(const back_gpu *b, uint32_t il, gpu_buffer out) {
     }
     const geglu_up e = ple_slice(b, il, b->e);
     add_norm(b, s->y, s->m, &w->post_ffn_norm, 1, b->r);
-    op_matmul_cut(b->steps, &w->ple_gate, c->n_ple, room(b), whole(b->r), whole(s->ple_gate),
-                  b->n_tok);
+    product(b, b->steps, &w->ple_gate, whole(b->r), whole(s->ple_gate), b->n_tok);
     op_geglu(b->steps, whole(s->ple_gate), &e, whole(b->ple_act), b->n_tok, c->n_ple);
-    op_matmul_cut(b->steps, &w->ple_proj, c->n_embd, room(b), whole(b->ple_act), whole(s->ple),
-                  b->n_tok);
+    product(b, b->steps, &w->ple_proj, whole(b->ple_act), whole(s->ple), b->n_tok);
     add_norm(b, b->r, s->ple, &w->ple_norm, w->scale, out);
 }
 
@@ -314,7 +309,7 @@ static void head_rows(const back_gpu *b, uint32_t at0, uint32_t n) {
     kernel_begin(s);
     op_gather_rows(s, index, whole(b->end), whole(b->rows), n, c->n_embd);
     op_rmsnorm(s, w->vector_buffer, &w->output_norm, c->rms_eps, 1, whole(b->rows), normed, n);
-    op_matmul(s, w->output, c->n_vocab, normed, logits, n);
+    product(b, s, w->output, normed, logits, n);
     adapt(b, s, slot, normed, n, logits);
     const cross_entropy_op loss = {.logits = logits,
                                    .targets = whole(b->targets),
@@ -464,8 +459,7 @@ static void per_layer_inputs_back(const back_gpu *b) {
     const model_weights *w = &b->model->weights;
     const uint64_t n = (uint64_t)b->n_tok * c->n_layer * c->n_ple;
     const float scale = 1 / sqrtf((float)c->n_embd);
-    op_matmul(b->steps, &w->ple_model_proj, w->ple_model_proj.n_row, whole(b->layers[0].x),
-              whole(b->e), b->n_tok);
+    product(b, b->steps, &w->ple_model_proj, whole(b->layers[0].x), whole(b->e), b->n_tok);
     op_scale(b->steps, whole(b->e), n, scale);
     op_back_rmsnorm(b->steps, w->vector_buffer, &w->ple_proj_norm, c->n_ple, c->rms_eps,
                     whole(b->e), whole(b->de), whole(b->ple_token), b->n_tok * c->n_layer, false);
@@ -509,7 +503,8 @@ bool back_gpu_begin(back_gpu *b, const back_run *run, carat_error *err) {
     write_spans(b, in);
     write_targets(b, in);
     if (b->lora->embed.rank) write_next(b, in);
-    if (!write_ple(b, in, err)) return false;
+    if (!ple_rows_write(&b->ple, b->gpu, b->model, in->tokens, in->n_tok, n_layer, b->e, err))
+        return false;
     b->piece = 0;
     b->n_piece = 1 + n_layer + div_up(b->n_target, BACK_HEAD_ROWS);
     if (run->learn) b->n_piece += n_layer - b->first + 1;

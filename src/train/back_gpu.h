@@ -6,6 +6,7 @@
 #ifndef CARAT_BACK_GPU_H
 #define CARAT_BACK_GPU_H
 
+#include "model/ple_gpu.h"
 #include "train/back.h"
 #include "train/experts_gpu.h"
 #include "train/ops_train.h"
@@ -97,7 +98,8 @@ typedef struct back_gpu {
     gpu_buffer ids, span, next;         /* [n_max], [n_max, 2], [n_max] */
     gpu_buffer rope_table[2], rope[2];  /* by position in the sample; by token: [n_max, n_rot, 2] */
     gpu_buffer index, targets, weights; /* [n_max] of what is learned */
-    gpu_buffer ple_token, e, de;        /* [n_max, n_layer, n_ple] */
+    gpu_buffer ple_token, e, de;        /* [n_max, n_layer, n_ple]; before a run e holds the rows
+                                           of the table as they are stored */
     gpu_buffer outcome; /* [n_max] losses of what is learned, then [n_group] sums of squares */
     /* Values between operations. */
     gpu_buffer end;               /* what leaves the last layer */
@@ -119,7 +121,7 @@ typedef struct back_gpu {
     gpu_buffer *buffers; /* [n_buffer] all of them, to be freed */
     uint32_t n_buffer, max_buffer;
     uint64_t bytes;
-    float *ple_row;    /* [n_layer * n_ple] */
+    ple_host ple;      /* [n_max] */
     uint32_t *words;   /* [2 n_max] on their way to the device */
     carat_error error; /* of allocating */
     back_run run;

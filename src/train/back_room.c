@@ -139,7 +139,10 @@ static void allocate_work(back_gpu *b, const widths *w) {
     each(b, w->n_head, (gpu_buffer *[]){&b->delta, NULL});
     each(b, w->n_ff, (gpu_buffer *[]){&b->act, &b->dgate, &b->dup, &b->dact, NULL});
     each(b, c->n_ple, (gpu_buffer *[]){&b->ple_act, &b->dple, &b->dple_act, NULL});
-    each(b, all, (gpu_buffer *[]){&b->ple_token, &b->e, NULL});
+    each(b, all, (gpu_buffer *[]){&b->ple_token, NULL});
+    const uint64_t e = (uint64_t)b->n_max * all;
+    const uint64_t stored = round_up(ple_rows_bytes(b->model, b->n_max), 4) / 4;
+    b->e = make(b, 1, e > stored ? e : stored);
     if (embed) each(b, all, (gpu_buffer *[]){&b->de, NULL});
     each(b, w->rank, (gpu_buffer *[]){&b->u, &b->du, NULL});
     if (b->lora->dropout > 0) each(b, w->in, (gpu_buffer *[]){&b->dropped, &b->ddropped, NULL});
@@ -214,10 +217,10 @@ static bool open_host(back_gpu *b, kernel_cache *cache, carat_error *err) {
     const model_config *c = &b->model->config;
     b->max_buffer = MAX_BUFFERS + c->n_layer * (SAVED + 4);
     b->buffers = arena_alloc(b->memory, b->max_buffer, sizeof *b->buffers);
-    b->ple_row = arena_alloc(b->memory, c->n_layer * c->n_ple, sizeof *b->ple_row);
     b->words = arena_alloc(b->memory, 2ull * b->n_max, sizeof *b->words);
-    if (!b->buffers || !b->ple_row || !b->words)
+    if (!b->buffers || !b->words)
         return fail_memory(err, 8ull * b->n_max, "training on the device");
+    if (!ple_host_create(b->memory, b->model, b->n_max, &b->ple, err)) return false;
     b->steps = kernel_steps_create(cache, (c->n_layer + 1) * LAYER_CALLS, err);
     b->head_steps = b->steps ? kernel_steps_create(cache, LAYER_CALLS, err) : NULL;
     return b->head_steps &&

@@ -7,8 +7,6 @@
 #include "file/file.h"
 #include "kernels.h"
 
-#define TILE 64u /* tokens and outputs of a workgroup, in lib/tile.wgsl */
-
 typedef struct back_call {
     uint32_t type, n_tok, n_row, n_col;
     gpu_view w, dout, din;
@@ -18,7 +16,8 @@ typedef struct back_call {
 } back_call;
 
 static void run_back(kernel_steps *s, const back_call *c, parts_gpu room) {
-    const sum_cut cut = cut_sums(room, c->n_tok, c->n_col, c->n_row);
+    const uint32_t n_tile = tile_outputs(s, &kernel_back_matmul, &c->type);
+    const sum_cut cut = cut_sums(room, n_tile, c->n_tok, c->n_col, c->n_row);
     const back_matmul_args args = {
         .n_tok = c->n_tok,
         .n_row = c->n_row,
@@ -29,15 +28,15 @@ static void run_back(kernel_steps *s, const back_call *c, parts_gpu room) {
         .add = c->add && cut.n_part == 1,
         .n_term = cut.n_term,
     };
-    kernel_run(s, &(kernel_call){
-                      .kernel = &kernel_back_matmul,
-                      .formats = {c->type},
-                      .args = &args,
-                      .views = {c->dout, c->w, cut.n_part > 1 ? room.view : c->din, c->dout},
-                      .x = div_up(c->n_col, TILE),
-                      .y = div_up(c->n_tok, TILE),
-                      .z = cut.n_part,
-                  });
+    run_tiles(s,
+              (kernel_call){
+                  .kernel = &kernel_back_matmul,
+                  .formats = {c->type},
+                  .args = &args,
+                  .views = {c->dout, c->w, cut.n_part > 1 ? room.view : c->din, c->dout},
+                  .z = cut.n_part,
+              },
+              c->n_tok, c->n_col);
     if (cut.n_part > 1)
         op_sum_parts(s, room.view, cut.n_part, (uint64_t)c->n_tok * c->n_col, c->din, c->add);
 }
@@ -65,7 +64,8 @@ void op_back_matmul(kernel_steps *s, const weight *w, parts_gpu room, gpu_view d
 
 void op_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float scale, gpu_view x,
                gpu_view out, uint32_t n_tok, bool add) {
-    const sum_cut cut = cut_sums(room, n_tok, m->n_row, m->n_col);
+    const uint32_t type = QUANT_F32, n_tile = tile_outputs(s, &kernel_matmul, &type);
+    const sum_cut cut = cut_sums(room, n_tile, n_tok, m->n_row, m->n_col);
     const matmul_args args = {
         .n_tok = n_tok,
         .n_row = m->n_row,
@@ -75,15 +75,15 @@ void op_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float scale
         .add = add && cut.n_part == 1,
         .n_term = cut.n_term,
     };
-    kernel_run(s, &(kernel_call){
-                      .kernel = &kernel_matmul,
-                      .formats = {QUANT_F32},
-                      .args = &args,
-                      .views = {x, m->view, cut.n_part > 1 ? room.view : out},
-                      .x = div_up(m->n_row, TILE),
-                      .y = div_up(n_tok, TILE),
-                      .z = cut.n_part,
-                  });
+    run_tiles(s,
+              (kernel_call){
+                  .kernel = &kernel_matmul,
+                  .formats = {type},
+                  .args = &args,
+                  .views = {x, m->view, cut.n_part > 1 ? room.view : out},
+                  .z = cut.n_part,
+              },
+              n_tok, m->n_row);
     if (cut.n_part > 1)
         op_sum_parts(s, room.view, cut.n_part, (uint64_t)n_tok * m->n_row, out, add);
 }
@@ -107,21 +107,22 @@ void op_back_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float 
 
 void op_outer(kernel_steps *s, parts_gpu room, gpu_view a, uint32_t n_a, gpu_view b, uint32_t n_b,
               float scale, gpu_view out, uint32_t n_tok, bool add) {
-    const sum_cut cut = cut_sums(room, n_a, n_b, n_tok);
+    const uint32_t type = QUANT_F32, n_tile = tile_outputs(s, &kernel_outer, &type);
+    const sum_cut cut = cut_sums(room, n_tile, n_a, n_b, n_tok);
     const outer_args args = {.n_tok = n_tok,
                              .n_a = n_a,
                              .n_b = n_b,
                              .scale = scale,
                              .add = add && cut.n_part == 1,
                              .n_term = cut.n_term};
-    kernel_run(s, &(kernel_call){
-                      .kernel = &kernel_outer,
-                      .formats = {QUANT_F32},
-                      .args = &args,
-                      .views = {a, b, cut.n_part > 1 ? room.view : out, a},
-                      .x = div_up(n_b, TILE),
-                      .y = div_up(n_a, TILE),
-                      .z = cut.n_part,
-                  });
+    run_tiles(s,
+              (kernel_call){
+                  .kernel = &kernel_outer,
+                  .formats = {type},
+                  .args = &args,
+                  .views = {a, b, cut.n_part > 1 ? room.view : out, a},
+                  .z = cut.n_part,
+              },
+              n_a, n_b);
     if (cut.n_part > 1) op_sum_parts(s, room.view, cut.n_part, (uint64_t)n_a * n_b, out, add);
 }
