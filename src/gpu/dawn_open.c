@@ -248,7 +248,7 @@ static void fill_info(dawn *d, const WGPULimits *most) {
     info->max_groups = most->maxComputeWorkgroupsPerDimension;
     /* As kernels/lib/tile.matrix.wgsl needs them. */
     info->subgroup_matrix &= info->subgroup_min == 32 && info->subgroup_max == 32 &&
-                             info->max_workgroup_bytes >= 17408 && has_matrix(d);
+                             info->max_workgroup_bytes >= 30720 && has_matrix(d);
 }
 
 /* WGPUInstanceDescriptor as it was in 2025. */
