@@ -119,8 +119,9 @@ static void clear(const network *n, kernel_steps *s) {
 
 static double relative_error(double is, double want) { return fabs(is - want) / fabs(want); }
 
-/* Matrix units round the frozen weights to f16. */
-static double loss_bound(void) { return device->info.subgroup_matrix ? 1e-4 : 1e-5; }
+/* Of losses and norms over 20 steps. Matrix units round the frozen weights to f16 on the way back,
+ * after which each gradient still has to be within 1e-3 of the golden one. */
+static double curve_bound(void) { return device->info.subgroup_matrix ? 1e-2 : 1e-3; }
 
 /* ---- nano's golden values ---- */
 
@@ -193,7 +194,7 @@ static void golden_training(void **state) {
     const double want = json_number(json_get(j, "loss0"), 0);
     print_message("loss: relative error %.2g\n",
                   relative_error(loss / (double)ex[0].learned, want));
-    assert_true(relative_error(loss / (double)ex[0].learned, want) < loss_bound());
+    assert_true(relative_error(loss / (double)ex[0].learned, want) < 1e-5);
     fetch_gradients(&n, n.grad);
     compare_pairs(&n, n.grad);
     assert_int_equal(n.g.n_compared, 120);
@@ -225,7 +226,7 @@ static void golden_training(void **state) {
         worst = fmax(worst, relative_error(norm, json_number(json_at(is, 1), 0)));
     }
     print_message("%zu steps: losses and norms, worst relative error %.2g\n", n_step, worst);
-    assert_true(worst < 1e-3);
+    assert_true(worst < curve_bound());
     for (bool busy = true; busy;) {
         REQUIRE(adapter_gpu_fetch(n.there, &busy, &err));
         if (busy) gpu_wait(device);
@@ -281,7 +282,7 @@ static void check_network(const char *name, float dropout) {
         assert_int_equal(b->kept, all ? 0 : n.g.model->config.n_layer);
         clear(&n, s);
         const double is = run_batch(b, &run);
-        assert_true(relative_error(is, loss) < loss_bound());
+        assert_true(relative_error(is, loss) < 1e-5);
         fetch_gradients(&n, all ? kept : n.grad);
         back_gpu_free(b);
     }
