@@ -1,10 +1,8 @@
-// include: reduce4 stream input64 stage64 lanes gelu lora_rows lora_make
+// include: reduce4 stream input64 stage64 lanes gelu lora_rows lora_make packed_rows
 // formats: A B
 // decode_ffn: fourth stage of a layer, one token. h = stream (lib/stream), z = rms(h) * w_norm,
 //   act[row0 + r] = gelu(Wgate z)[r] * (Wup z)[r], r < n_row, as 16-bit integers in groups of 16
-//   (lib/dot64), laid out so that threads that work on neighbouring chunks of 64 read neighbouring
-//   elements: with n = ceil(n_ff / 64), high of group g is element g % 4 * n + g / 4, low the one
-//   4 n later, and scale and sum are half g % 2 of element 8 n + g / 2. h goes to h_out.
+//   (lib/dot64, lib/packed_rows). h goes to h_out.
 //   With U, gate z and up z have what adapters add (lib/lora_rows: n_col = n_embd, two targets of
 //   n_ff rows), and behind act are n_part parts of the down rows' u; a workgroup's is the one at
 //   slot0 + its number: sum_r Adown[k, row0 + r] act[row0 + r], r of its rows, k < down_rank. They
@@ -92,11 +90,11 @@ fn pack(row: u32, i: u32) {
     let x = input16(mat4x4<f32>(values4(i), values4(i + 4), values4(i + 8), values4(i + 12)));
     let g = (args.row0 + row) / 16;
     let n = (args.n_ff + 63) / 64;
-    let at = g % 4 * n + g / 4;
-    act[at] = x.high;
-    act[4 * n + at] = x.low;
-    act[8 * n + g / 2][g % 2 * 2] = bitcast<u32>(x.scale);
-    act[8 * n + g / 2][g % 2 * 2 + 1] = bitcast<u32>(x.sum);
+    let at = packed_scale(g, n);
+    act[packed_high(g, n)] = x.high;
+    act[packed_low(g, n)] = x.low;
+    act[at][g % 2 * 2] = bitcast<u32>(x.scale);
+    act[at][g % 2 * 2 + 1] = bitcast<u32>(x.sum);
 }
 
 // Eight values of rank r of the down rows' A, for row0 and the following rows, by thread.

@@ -1,10 +1,10 @@
-// include: lanes lora_rows
+// include: lanes lora_rows packed_rows
 // formats: A
 // matvec_packed: matvec for an input that is packed already (decode_ffn).
 //   out[out0 + r] = scale * sum_c W[r, c] x[c], r < n_row; wA [n_row, n_col].
-//   x: 16-bit integers in groups of 16, laid out as decode_ffn leaves them; n_col is a multiple of
-//   64. With U, what adapters add comes to it (lib/lora_rows, one target); their u is the sum of
-//   n_part parts that decode_ffn left behind x, from element part0 on. Otherwise lora is not read.
+//   x: packed (lib/packed_rows); n_col is a multiple of 64. With U, what adapters add comes to it
+//   (lib/lora_rows, one target); their u is the sum of n_part parts that decode_ffn left behind x,
+//   from element part0 on. Otherwise lora is not read.
 // Grid: ceil(n_row * LANES / 1024); LANES threads share four rows, so that what is read of x serves
 // all four, and take TURNS = ceil(n_col / 64 / LANES) chunks each. f32 sums.
 // CPU twin: ref_matmul(), ref_lora().
@@ -23,19 +23,15 @@ struct Args {
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 @group(0) @binding(4) var<storage, read> lora: array<vec4<u32>>;
 
-fn slot(g: u32) -> u32 { return g % 4 * (args.n_col / 64) + g / 4; }
-
-// Scale and sum of group g and the next, g even.
-fn scales(g: u32) -> vec4<f32> { return bitcast<vec4<f32>>(x[args.n_col / 8 + g / 2]); }
-
 // Groups a, a + 1, b, b + 1 of x, a and b even.
 fn packed_input(a: u32, b: u32) -> Input64 {
-    let at = vec4(slot(a), slot(a + 1), slot(b), slot(b + 1));
-    let low = at + args.n_col / 16;
-    let p = scales(a);
-    let q = scales(b);
-    return Input64(array(x[at.x], x[at.y], x[at.z], x[at.w]),
-                   array(x[low.x], x[low.y], x[low.z], x[low.w]),
+    let n = args.n_col / 64;
+    let p = bitcast<vec4<f32>>(x[packed_scale(a, n)]);
+    let q = bitcast<vec4<f32>>(x[packed_scale(b, n)]);
+    return Input64(array(x[packed_high(a, n)], x[packed_high(a + 1, n)], x[packed_high(b, n)],
+                         x[packed_high(b + 1, n)]),
+                   array(x[packed_low(a, n)], x[packed_low(a + 1, n)], x[packed_low(b, n)],
+                         x[packed_low(b + 1, n)]),
                    vec4(p.x, p.z, q.x, q.z), vec4(p.y, p.w, q.y, q.w));
 }
 

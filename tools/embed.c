@@ -29,7 +29,7 @@
 #define MAX_FILES    256
 #define MAX_BINDINGS 12 /* GPU_MAX_BINDINGS */
 #define MAX_FIELDS   48
-#define MAX_INCLUDES 8
+#define MAX_INCLUDES 12
 #define NAME_SIZE    64
 
 /* As in src/gpu/kernel.h. */
