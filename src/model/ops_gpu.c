@@ -26,7 +26,8 @@ void run_values(kernel_steps *s, const kernel_call *call, uint64_t n) {
     run_flat(s, *call, (n + FLAT_VALUES - 1) / FLAT_VALUES);
 }
 
-uint32_t tile_outputs(const kernel_steps *s, const kernel *k, const uint32_t *formats) {
+/* Outputs that a workgroup makes of its 64 tokens: more on matrix units. */
+static uint32_t tile_outputs(const kernel_steps *s, const kernel *k, const uint32_t *formats) {
     const kernel *picked = kernel_pick(k, formats, kernel_device(s));
     return k->matrix && picked == k->matrix ? MATRIX_TILE : TILE_OUTPUTS;
 }
@@ -37,7 +38,9 @@ void run_tiles(kernel_steps *s, kernel_call call, uint32_t n_tok, uint32_t n_out
     kernel_run(s, &call);
 }
 
-sum_cut cut_sums(parts_gpu room, uint32_t n_tile, uint32_t n_tok, uint32_t n_out, uint32_t n_term) {
+sum_cut cut_sums(const kernel_steps *s, const kernel *k, uint32_t type, parts_gpu room,
+                 uint32_t n_tok, uint32_t n_out, uint32_t n_term) {
+    const uint32_t n_tile = tile_outputs(s, k, &type);
     const uint32_t groups = div_up(n_out, n_tile) * div_up(n_tok, TILE_TOKENS);
     const uint32_t most = PARTS_MOST / (TILE_TOKENS * n_tile); /* they keep a large device busy */
     const uint64_t made = (uint64_t)n_tok * n_out, fit = made % 4 ? 0 : room.n / made;
@@ -70,8 +73,8 @@ void op_matmul_cut(kernel_steps *s, const weight *w, uint32_t n_row, parts_gpu r
                    gpu_view x, gpu_view out, uint32_t n_tok) {
     /* Parts have the shape of all that is made, so a weight in tiles is not cut. */
     const bool one = w->tiles[0].n_row >= n_row;
-    const uint32_t n_tile = tile_outputs(s, &kernel_matmul, &w->type);
-    const sum_cut cut = cut_sums(one ? room : (parts_gpu){0}, n_tile, n_tok, n_row, w->n_col);
+    const sum_cut cut =
+        cut_sums(s, &kernel_matmul, w->type, one ? room : (parts_gpu){0}, n_tok, n_row, w->n_col);
     for (uint32_t i = 0; i < w->n_tile && w->tiles[i].row0 < n_row; i++) {
         const weight_tile *tile = &w->tiles[i];
         const matmul_args args = {

@@ -15,8 +15,6 @@ void run_flat(kernel_steps *s, kernel_call call, uint64_t n);
 void run_values(kernel_steps *s, const kernel_call *call, uint64_t n);
 /* A call of a kernel that includes lib/tile, without its x and y, for n_tok x n_out outputs. */
 void run_tiles(kernel_steps *s, kernel_call call, uint32_t n_tok, uint32_t n_out);
-/* Outputs that a workgroup of such a kernel makes of its 64 tokens: more on matrix units. */
-uint32_t tile_outputs(const kernel_steps *s, const kernel *k, const uint32_t *formats);
 
 /* Room for parts of sums, f32 [n]; n 0: none. A product of few tokens and outputs has few
  * workgroups: where there is room, its sums are cut among more of them, and the parts added. */
@@ -27,12 +25,13 @@ typedef struct parts_gpu {
 
 #define PARTS_MOST (1152u * 64 * 64) /* n of which more is not used */
 
-/* How a product of n_tok x n_out sums of n_term terms is cut, when a workgroup makes n_tile outputs
- * of 64 tokens: the parts, and the terms of each. */
+/* How a product of n_tok x n_out sums of n_term terms is cut, which kernel k makes with a matrix of
+ * this type by run_tiles(): the parts, and the terms of each. */
 typedef struct sum_cut {
     uint32_t n_part, n_term;
 } sum_cut;
-sum_cut cut_sums(parts_gpu room, uint32_t n_tile, uint32_t n_tok, uint32_t n_out, uint32_t n_term);
+sum_cut cut_sums(const kernel_steps *s, const kernel *k, uint32_t type, parts_gpu room,
+                 uint32_t n_tok, uint32_t n_out, uint32_t n_term);
 /* out [n] (add: to what is there) = sum of parts [n_part, n], in their order; n a multiple of 4. */
 void op_sum_parts(kernel_steps *s, gpu_view parts, uint32_t n_part, uint64_t n, gpu_view out,
                   bool add);

@@ -16,8 +16,8 @@ typedef struct back_call {
 } back_call;
 
 static void run_back(kernel_steps *s, const back_call *c, parts_gpu room) {
-    const uint32_t n_tile = tile_outputs(s, &kernel_back_matmul, &c->type);
-    const sum_cut cut = cut_sums(room, n_tile, c->n_tok, c->n_col, c->n_row);
+    const sum_cut cut =
+        cut_sums(s, &kernel_back_matmul, c->type, room, c->n_tok, c->n_col, c->n_row);
     const back_matmul_args args = {
         .n_tok = c->n_tok,
         .n_row = c->n_row,
@@ -64,8 +64,7 @@ void op_back_matmul(kernel_steps *s, const weight *w, parts_gpu room, gpu_view d
 
 void op_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float scale, gpu_view x,
                gpu_view out, uint32_t n_tok, bool add) {
-    const uint32_t type = QUANT_F32, n_tile = tile_outputs(s, &kernel_matmul, &type);
-    const sum_cut cut = cut_sums(room, n_tile, n_tok, m->n_row, m->n_col);
+    const sum_cut cut = cut_sums(s, &kernel_matmul, QUANT_F32, room, n_tok, m->n_row, m->n_col);
     const matmul_args args = {
         .n_tok = n_tok,
         .n_row = m->n_row,
@@ -78,7 +77,7 @@ void op_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float scale
     run_tiles(s,
               (kernel_call){
                   .kernel = &kernel_matmul,
-                  .formats = {type},
+                  .formats = {QUANT_F32},
                   .args = &args,
                   .views = {x, m->view, cut.n_part > 1 ? room.view : out},
                   .z = cut.n_part,
@@ -107,8 +106,7 @@ void op_back_matrix(kernel_steps *s, const matrix_gpu *m, parts_gpu room, float 
 
 void op_outer(kernel_steps *s, parts_gpu room, gpu_view a, uint32_t n_a, gpu_view b, uint32_t n_b,
               float scale, gpu_view out, uint32_t n_tok, bool add) {
-    const uint32_t type = QUANT_F32, n_tile = tile_outputs(s, &kernel_outer, &type);
-    const sum_cut cut = cut_sums(room, n_tile, n_a, n_b, n_tok);
+    const sum_cut cut = cut_sums(s, &kernel_outer, QUANT_F32, room, n_a, n_b, n_tok);
     const outer_args args = {.n_tok = n_tok,
                              .n_a = n_a,
                              .n_b = n_b,
@@ -118,7 +116,7 @@ void op_outer(kernel_steps *s, parts_gpu room, gpu_view a, uint32_t n_a, gpu_vie
     run_tiles(s,
               (kernel_call){
                   .kernel = &kernel_outer,
-                  .formats = {type},
+                  .formats = {QUANT_F32},
                   .args = &args,
                   .views = {a, b, cut.n_part > 1 ? room.view : out, a},
                   .z = cut.n_part,
