@@ -248,13 +248,15 @@ static uint64_t embed(vision_gpu *t) {
                                         .out0 = w->tiles[i].row0,
                                         .out_stride = w->n_row,
                                         .scale = w->scale};
-        kernel_run(t->steps, &(kernel_call){.kernel = &kernel_vision_patch,
-                                            .formats = {w->type},
-                                            .args = &args,
-                                            .views = {whole(t->pixels), whole(w->tiles[i].buffer),
-                                                      whole(t->places), whole(t->x)},
-                                            .x = div_up(args.n_row, ROWS),
-                                            .y = div_up(t->n, ROWS)});
+        run_tiles(t->steps,
+                  (kernel_call){
+                      .kernel = &kernel_vision_patch,
+                      .formats = {w->type},
+                      .args = &args,
+                      .views = {whole(t->pixels), whole(w->tiles[i].buffer), whole(t->places),
+                                whole(t->x)},
+                  },
+                  t->n, args.n_row);
     }
     rmsnorm(t, &t->v->layers[0].attn_norm);
     t->stage = QKV;
