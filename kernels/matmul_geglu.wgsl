@@ -1,4 +1,4 @@
-// include: gelu tile tile_rows tile_pair tile_in
+// include: gelu tile tile_rows pair_rows tile_pair tile_in
 // formats: A B
 // variants: matrix
 // matmul_geglu: out[t, out0 + r] = gelu(gate) * up for t < n_tok, r < n_row, with

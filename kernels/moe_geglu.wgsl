@@ -1,4 +1,4 @@
-// include: gelu tile moe_tile tile_rows tile_pair
+// include: gelu tile moe_tile tile_rows pair_rows tile_pair
 // formats: A B
 // moe_geglu: gate, up and GELU of the experts, for all selections of moe_lists:
 //   act[p, r] = gelu(scale_a[e] * A_e[r] . x[t]) * (scale_b[e] * B_e[r] . x[t]), r < n_row,

@@ -1,8 +1,5 @@
 // tile_pair.matrix: as lib/tile_pair, for lib/tile.matrix, whose halves hold 32 rows of both each.
 
-fn pair_row(row: u32) -> u32 { return (row >> 6) * 32 + (row & 31); }
-fn pair_is_first(row: u32) -> bool { return (row & 32) == 0; }
-
 // 64 tokens x 32 rows, two neighbouring ones of every eighth token a thread.
 fn store_half(id: u32, at: vec2<u32>) {
     let o = (id & 15) * 2;

@@ -1,12 +1,7 @@
-// tile_pair: for lib/tile_rows, 32 rows each of two matrices in a tile of 64: rows 0..31 of it are
-// of the first and 32..63 of the second, so that a thread makes four rows of both. The kernel takes
-// them:
+// tile_pair: for lib/tile_rows, the rows of lib/pair_rows, of which a thread makes four of both
+// matrices. The kernel takes them:
 //   fn store(tok: u32, row: u32, first: f32, second: f32), which may be beyond the last token or
 //   row.
-
-// Which row of its matrix a row of the tiles is.
-fn pair_row(row: u32) -> u32 { return (row >> 6) * 32 + (row & 31); }
-fn pair_is_first(row: u32) -> bool { return (row & 32) == 0; }
 
 fn store4(tok: u32, row: u32, first: vec4<f32>, second: vec4<f32>) {
     store(tok, row, first.x, second.x);
