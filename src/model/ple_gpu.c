@@ -15,13 +15,19 @@ static uint32_t row_blocks(const model *m, uint32_t n_layer) {
     return div_up(n_layer * m->config.n_ple, f->n_value);
 }
 
-uint64_t ple_rows_bytes(const model *m, uint32_t n_tok) {
+static uint64_t stored_bytes(const model *m, uint32_t n_tok) {
     const weight *w = &m->weights.ple_embed;
     return m->config.n_ple ? upload_packed_bytes(w->type, (uint64_t)n_tok * w->n_col) : 0;
 }
 
+uint64_t ple_buffer_bytes(const model *m, uint32_t n_tok) {
+    const uint64_t values = 4ull * n_tok * m->config.n_layer * m->config.n_ple;
+    const uint64_t stored = round_up(stored_bytes(m, n_tok), 4); /* more if there are few values */
+    return values > stored ? values : stored;
+}
+
 bool ple_host_create(arena *a, const model *m, uint32_t n_tok, ple_host *out, carat_error *err) {
-    const uint64_t n = ple_rows_bytes(m, n_tok);
+    const uint64_t n = stored_bytes(m, n_tok);
     *out = (ple_host){0};
     if (!n) return true;
     out->raw = arena_alloc(a, n, 1);

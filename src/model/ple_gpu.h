@@ -12,8 +12,9 @@ typedef struct ple_host {
     uint8_t *raw, *packed;
 } ple_host;
 
-/* Bytes that n_tok rows of all layers take at most on the device. 0: the model has no table. */
-uint64_t ple_rows_bytes(const model *m, uint32_t n_tok);
+/* Bytes of a buffer for n_tok rows of all layers, as they are stored or as values, f32. 0: the
+ * model has no table. */
+uint64_t ple_buffer_bytes(const model *m, uint32_t n_tok);
 bool ple_host_create(arena *a, const model *m, uint32_t n_tok, ple_host *out, carat_error *err);
 /* Copies the first n_layer layers' blocks of the rows of ids [n_tok] to a buffer. */
 bool ple_rows_write(const ple_host *h, gpu *g, const model *m, const int32_t *ids, uint32_t n_tok,

@@ -81,9 +81,9 @@ static void make_inputs(maker *mk, text_gpu *t, const model_config *c, uint64_t 
     make(mk, &t->last_seen, n * 4, GPU_STORAGE, "last keys");
     make(mk, &t->rope_sliding, n * rope, GPU_STORAGE, "rope");
     make(mk, &t->rope_global, n * rope, GPU_STORAGE, "rope");
-    const uint64_t rows = ple_rows_bytes(t->model, (uint32_t)n);
     make(mk, &t->ple_token, n * ple, GPU_STORAGE, "per-layer embeddings");
-    make(mk, &t->ple_proj, n * ple > rows ? n * ple : rows, GPU_STORAGE, "per-layer projections");
+    make(mk, &t->ple_proj, ple_buffer_bytes(t->model, (uint32_t)n), GPU_STORAGE,
+         "per-layer projections");
     make(mk, &t->targets, n * 4, GPU_STORAGE, "targets");
 }
 

@@ -140,9 +140,7 @@ static void allocate_work(back_gpu *b, const widths *w) {
     each(b, w->n_ff, (gpu_buffer *[]){&b->act, &b->dgate, &b->dup, &b->dact, NULL});
     each(b, c->n_ple, (gpu_buffer *[]){&b->ple_act, &b->dple, &b->dple_act, NULL});
     each(b, all, (gpu_buffer *[]){&b->ple_token, NULL});
-    const uint64_t e = (uint64_t)b->n_max * all;
-    const uint64_t stored = round_up(ple_rows_bytes(b->model, b->n_max), 4) / 4;
-    b->e = make(b, 1, e > stored ? e : stored);
+    b->e = make(b, 1, ple_buffer_bytes(b->model, b->n_max) / 4);
     if (embed) each(b, all, (gpu_buffer *[]){&b->de, NULL});
     each(b, w->rank, (gpu_buffer *[]){&b->u, &b->du, NULL});
     if (b->lora->dropout > 0) each(b, w->in, (gpu_buffer *[]){&b->dropped, &b->ddropped, NULL});
