@@ -305,6 +305,7 @@ bool bmp_coloured(const uint8_t *p, size_t n) {
     bmp_head h;
     if (!bmp_read(p, n, &h)) return false;
     if (h.coding != 0 || h.width == 0 || (h.bits != 1 && h.bits != 4 && h.bits != 8)) return true;
+    if (h.n_colour >= 1 << h.bits) return true; /* every colour that there can be */
     for (uint64_t y = 0; y < h.height; y++)
         for (uint64_t bit = 0; bit < (uint64_t)h.width * h.bits; bit += h.bits) {
             const uint32_t byte = p[h.start + y * h.row + bit / 8];
