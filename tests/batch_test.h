@@ -9,6 +9,14 @@
 
 #define EPS 1e-6f
 
+/* Runs the tests without and with what only some devices have; without it, `skipped` says so. The
+ * result is main()'s. */
+#define RUN_BOTH(plain, plain_setup, other, other_setup, have, skipped, tests)                     \
+    (cmocka_run_group_tests_name(plain, tests, plain_setup, kt_teardown) +                         \
+     (have ? cmocka_run_group_tests_name(other, tests, other_setup, kt_teardown)                   \
+           : cmocka_run_group_tests_name(                                                          \
+                 other, ((const struct CMUnitTest[]){cmocka_unit_test(skipped)}), NULL, NULL)))
+
 static uint32_t seed = 1;
 
 static inline float *values(size_t n) { return kt_floats(n, seed++); }

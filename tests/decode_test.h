@@ -43,12 +43,8 @@ static inline void no_subgroups(void **state) {
 
 /* Runs the tests on both variants; the result is main()'s. */
 #define RUN_VARIANTS(name, tests)                                                                  \
-    (cmocka_run_group_tests_name(name ", baseline", tests, baseline_setup, kt_teardown) +          \
-     (have_subgroups                                                                               \
-          ? cmocka_run_group_tests_name(name ", subgroups", tests, subgroup_setup, kt_teardown)    \
-          : cmocka_run_group_tests_name(                                                           \
-                name ", subgroups", ((const struct CMUnitTest[]){cmocka_unit_test(no_subgroups)}), \
-                NULL, NULL)))
+    RUN_BOTH(name ", baseline", baseline_setup, name ", subgroups", subgroup_setup,                \
+             have_subgroups, no_subgroups, tests)
 
 /* ---- one call ---- */
 

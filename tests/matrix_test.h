@@ -29,11 +29,6 @@ static inline double tile_bound(uint32_t type) {
 
 /* Runs the tests without and with matrix units; the result is main()'s. */
 #define RUN_TILED(name, tests)                                                                     \
-    (cmocka_run_group_tests_name(name, tests, plain_setup, kt_teardown) +                          \
-     (have_matrix                                                                                  \
-          ? cmocka_run_group_tests_name(name ", matrix units", tests, kt_setup, kt_teardown)       \
-          : cmocka_run_group_tests_name(                                                           \
-                name ", matrix units", ((const struct CMUnitTest[]){cmocka_unit_test(no_matrix)}), \
-                NULL, NULL)))
+    RUN_BOTH(name, plain_setup, name ", matrix units", kt_setup, have_matrix, no_matrix, tests)
 
 #endif
